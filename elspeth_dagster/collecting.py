@@ -1,0 +1,185 @@
+"""A slice's record into its outcomes and tables: every row read back in source order, a page at a time.
+
+The tables come from the record alone, whatever step, attempt or host asked the questions.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from elspeth_dagster.core.assessment import Assessment
+from elspeth_dagster.core.canonical import Json
+from elspeth_dagster.core.errors import AuditError
+from elspeth_dagster.landscape import answers, batches, rows
+from elspeth_dagster.landscape.answers import GivenAnswer
+from elspeth_dagster.landscape.ledger import Landscape, now
+from elspeth_dagster.landscape.records import NodeState, RowRejection, TokenOutcome
+from elspeth_dagster.landscape.rows import AdmittedRow
+from elspeth_dagster.landscape.schema import token_outcomes
+from elspeth_dagster.landscape.words import Outcome
+from elspeth_dagster.resources.parquet import Table
+from elspeth_dagster.stages import tabling
+from elspeth_dagster.stages.merging import MergedRow, merge
+from elspeth_dagster.stages.querying import questions
+
+NANO = 1e9
+NAMED_ROWS = 5
+
+
+class Collected(NamedTuple):
+    """A row, what became of it, and its answers by question."""
+
+    admitted: AdmittedRow
+    merged: MergedRow
+    given: Mapping[str, GivenAnswer]
+
+
+class Collector:
+    """Reads one slice of one run back."""
+
+    def __init__(self, landscape: Landscape, assessment: Assessment, run_id: str, state: NodeState) -> None:
+        self._landscape = landscape
+        self._spec = assessment.spec
+        self._questions = questions(assessment)
+        self._run_id = run_id
+        self._state = state
+        self._admit_node = f"{self._spec.name}.admit_rows"
+        self._aggregate_node = f"{self._spec.name}.aggregate_rows"
+
+    def decide_outcomes(self) -> Counter[str]:
+        """Give every row and batch of the slice its one fate; return how many rows had which.
+
+        Raises AuditError, before any fate is decided, when a question has no answer on record.
+        """
+        self._check_all_answered()
+        fates: Counter[str] = Counter()
+        for page in self._pages():
+            fates.update(row.merged.fate for row in page)
+            self._record({row.admitted.token_id: Outcome(row.merged.fate) for row in page})
+        with self._landscape.read() as connection:
+            flushed = batches.of_node(connection, self._run_id, self._aggregate_node)
+        self._record({batch.token_id: Outcome.COMPLETED for batch in flushed})
+        return fates
+
+    def complete(self, token_id: str) -> TokenOutcome:
+        """The fate of the slice itself."""
+        return TokenOutcome(token_id, self._run_id, Outcome.COMPLETED, self._state.state_id, now())
+
+    def _check_all_answered(self) -> None:
+        wanted = {question.key for question in self._questions}
+        lacking: list[str] = []
+        for page in self._answered():
+            lacking += [row.row.row_key for row, given in page if not wanted <= set(given)]
+        if lacking:
+            named = ", ".join(lacking[:NAMED_ROWS]) + (", …" if len(lacking) > NAMED_ROWS else "")
+            raise AuditError(
+                f"{len(lacking)} rows have questions without an answer on record ({named}): "
+                "a step that asks them did not finish. Launch the partition again."
+            )
+
+    def _record(self, fates: Mapping[str, Outcome]) -> None:
+        with self._landscape.read() as connection:
+            decided = set(
+                connection.scalars(
+                    sa.select(token_outcomes.c.token_id).where(token_outcomes.c.token_id.in_(list(fates)))
+                )
+            )
+        self._landscape.write(
+            *(
+                TokenOutcome(token, self._run_id, fate, self._state.state_id, now())
+                for token, fate in fates.items()
+                if token not in decided
+            )
+        )
+
+    def _answered(self) -> Iterator[list[tuple[AdmittedRow, Mapping[str, GivenAnswer]]]]:
+        for page in rows.in_source_order(self._landscape, self._run_id, self._admit_node):
+            with self._landscape.read() as connection:
+                given = answers.of_tokens(connection, [row.token_id for row in page])
+            yield [(row, given.get(row.token_id, {})) for row in page]
+
+    def _pages(self) -> Iterator[list[Collected]]:
+        for page in self._answered():
+            yield [Collected(row, self._merge(given), given) for row, given in page]
+
+    def _merge(self, given: Mapping[str, GivenAnswer]) -> MergedRow:
+        values = {key: answer.values for key, answer in given.items() if answer.is_accepted}
+        reasons = {key: _reason(answer) for key, answer in given.items() if not answer.is_accepted}
+        return merge(self._questions, values, reasons, self._spec.errors.row)
+
+    def results(self) -> Table:
+        """A row per row that has a result: its source columns and its answers."""
+        schema = tabling.results_schema(self._spec, self._questions)
+        return self._table(schema, lambda row: [_result(row)] if row.merged.fate != "failed" else [])
+
+    def failures(self) -> Table:
+        """A row per row without all its answers: its source columns and each question's own reason."""
+        schema = tabling.failures_schema(self._spec, self._questions)
+        return self._table(schema, lambda row: [_failure(row)] if row.merged.reasons else [])
+
+    def answers(self) -> Table:
+        """A row per row and question."""
+        schema = tabling.answers_schema(self._spec, self._questions)
+        return self._table(schema, self._answer_rows)
+
+    def rejections(self) -> Table:
+        """A row per record that never became a row."""
+        pages = rows.rejections(self._landscape, self._run_id, self._admit_node)
+        found = (tabling.record_batch(tabling.REJECTIONS, [_rejected(*one) for one in page]) for page in pages)
+        return Table(tabling.REJECTIONS, found, self._state)
+
+    def _table(self, schema: pa.Schema, lines: Callable[[Collected], list[dict[str, Json]]]) -> Table:
+        pages = (tabling.record_batch(schema, [line for row in page for line in lines(row)]) for page in self._pages())
+        return Table(schema, pages, self._state)
+
+    def _answer_rows(self, row: Collected) -> list[dict[str, Json]]:
+        key = {name: row.admitted.values[name] for name in self._spec.source.key}
+        place = {**key, "row_index": row.admitted.row.row_index}
+        return [{**place, "question": question.key, **_answer(row.given[question.key])} for question in self._questions]
+
+
+def _reason(given: GivenAnswer) -> str:
+    return f"{given.answer.reason}: {given.answer.detail}" if given.answer.detail else str(given.answer.reason)
+
+
+def _result(row: Collected) -> dict[str, Json]:
+    return {**row.admitted.values, **row.merged.cells}
+
+
+def _failure(row: Collected) -> dict[str, Json]:
+    return {**row.admitted.values, **{f"{key}_reason": reason for key, reason in row.merged.reasons.items()}}
+
+
+def _answer(given: GivenAnswer) -> dict[str, Json]:
+    answer, taken = given.answer, given.taken
+    return {
+        **given.values,
+        "status": answer.status.value,
+        "reason": answer.reason,
+        "detail": answer.detail,
+        "attempts": taken.calls,
+        "prompt_tokens": taken.prompt_tokens,
+        "completion_tokens": taken.completion_tokens,
+        "cost_usd": None if taken.cost_nanousd is None else taken.cost_nanousd / NANO,
+        "latency_ms": None if taken.latency_us is None else taken.latency_us / 1000,
+        "model": taken.model,
+        "run_id": answer.run_id,
+        "state_id": answer.state_id,
+        "call_id": answer.call_id,
+    }
+
+
+def _rejected(rejection: RowRejection, raw: bytes) -> dict[str, Json]:
+    return {
+        "row_index": rejection.row_index,
+        "line": rejection.line,
+        "column": rejection.column_name,
+        "reason": rejection.reason,
+        "message": rejection.message,
+        "raw": raw.decode("utf-8", "backslashreplace"),
+    }

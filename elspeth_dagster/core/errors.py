@@ -1,0 +1,50 @@
+"""What can go wrong, drawn once.
+
+    ElspethError
+    ├── SpecError              the assessment as declared can't work; refused before a run
+    ├── SourceError            a source as a whole can't be read; the run stops before money is spent
+    ├── SettingsError          the deployment's settings can't work
+    ├── LandscapeError         the audit database can't be used as it is
+    │   ├── SchemaVersionError     its schema is older or newer than this package
+    │   ├── AuditError             a fact could not be recorded: the step stops, nothing is sent
+    │   └── NotOnRecordError       asked for a run, row or call that the landscape doesn't hold
+    └── ProviderError          the LLM provider can't be used at all (key, deployment, address)
+
+A question that gets no answer is not an error: it is a refused answer, a fact on record.
+"""
+
+
+class ElspethError(Exception):
+    """Any error of this package that a user can do something about; the message says what."""
+
+
+class SpecError(ElspethError):
+    """The assessment as declared can't work. Names file and key of every mistake found."""
+
+
+class SourceError(ElspethError):
+    """A source as a whole can't be read. Names the file, and line and column where they are known."""
+
+
+class SettingsError(ElspethError):
+    """The deployment's settings can't work. Names the setting."""
+
+
+class LandscapeError(ElspethError):
+    """The audit database can't be used as it is."""
+
+
+class SchemaVersionError(LandscapeError):
+    """The database's schema is older or newer than this package."""
+
+
+class AuditError(LandscapeError):
+    """A fact could not be recorded. Never an LLM error, never retried as a call."""
+
+
+class NotOnRecordError(LandscapeError):
+    """The landscape doesn't hold what was asked for."""
+
+
+class ProviderError(ElspethError):
+    """The LLM provider can't be used at all: wrong key, unknown deployment, nothing listens."""

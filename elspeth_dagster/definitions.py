@@ -1,0 +1,52 @@
+"""The composition root: loads what this deployment has under defs/, and binds its resources.
+
+The only reader of the environment. In a project of your own, the whole of definitions.py is::
+
+    @dg.definitions
+    def defs() -> dg.Definitions:
+        return dg.Definitions.merge(
+            dg.load_from_defs_folder(path_within_project=Path(__file__).parent),
+            dg.Definitions(resources=resources_from_env()),
+        )
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from elspeth_dagster.core.settings import Settings
+from elspeth_dagster.resources.landscape import LandscapeResource
+from elspeth_dagster.resources.llm import LLMResource
+from elspeth_dagster.resources.parquet import parquet_io_manager
+
+
+def resources_from_env() -> dict[str, Any]:
+    """The resources that assessments need, by the environment's variables (docs/operations.md lists them)."""
+    settings = Settings.from_env(os.environ)
+    return {
+        "landscape": LandscapeResource(url=_secret("ELSPETH_LANDSCAPE_URL", settings.landscape_url)),
+        "llm": LLMResource(
+            provider=settings.provider,
+            api_key=_secret(settings.api_key_name, None),
+            base_url=settings.base_url,
+            azure_endpoint=settings.azure_endpoint,
+            api_version=settings.api_version,
+            max_concurrency=settings.max_concurrency,
+            fingerprint_key=_secret("ELSPETH_FINGERPRINT_KEY", None),
+        ),
+        "parquet_io_manager": parquet_io_manager,
+    }
+
+
+def _secret(name: str | None, default: str | None) -> Any:
+    """A variable by its name, so that Dagster shows the name and reads the value only in a step."""
+    return dg.EnvVar(name) if name and os.environ.get(name) else default
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Everything this deployment has."""
+    loaded = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+    return dg.Definitions.merge(loaded, dg.Definitions(resources=resources_from_env()))

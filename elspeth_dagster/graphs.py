@@ -1,0 +1,35 @@
+"""The walk on one screen.
+
+source slice ─► admit_rows ─► aggregate_rows ─► ask_batches[shard] ─► collect_results ─► four assets
+"""
+
+import dagster as dg
+
+from elspeth_dagster.core.assessment import Assessment
+from elspeth_dagster.ops import admit_frame, admit_rows, aggregate_rows, ask_batches, collect_results
+
+ASSETS = ("results", "answers", "failures", "rejections")
+OUTS = {name: dg.GraphOut() for name in ASSETS}
+
+
+def assessment_graph(assessment: Assessment, project_root: str, description: str) -> dg.GraphDefinition:
+    """The walk for one assessment. Every assessment walks through the same four ops."""
+    name, config = assessment.spec.name, {"assessment": assessment.document(), "project_root": project_root}
+
+    @dg.graph(name=name, description=description, out=OUTS, config={"admit_rows": {"config": config}})
+    def walk_from_files():
+        shards, manifest = aggregate_rows(admit_rows())
+        asked = shards.map(ask_batches)
+        return _four(collect_results(manifest, asked.collect()))
+
+    @dg.graph(name=name, description=description, out=OUTS, config={"admit_rows": {"config": config}})
+    def walk_from_an_asset(source_rows):
+        shards, manifest = aggregate_rows(admit_frame.alias("admit_rows")(source_rows))
+        asked = shards.map(ask_batches)
+        return _four(collect_results(manifest, asked.collect()))
+
+    return walk_from_files if assessment.spec.source.asset is None else walk_from_an_asset
+
+
+def _four(collected) -> dict:
+    return {name: getattr(collected, name) for name in ASSETS}

@@ -1,0 +1,118 @@
+"""Who executes: what Dagster says about the run and the step, as the record's words."""
+
+import hashlib
+import json
+import os
+import platform
+import socket
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import dagster as dg
+
+from elspeth_dagster.core.assessment import Assessment
+from elspeth_dagster.core.canonical import Json, canonical_json
+from elspeth_dagster.landscape import runs
+from elspeth_dagster.landscape.ledger import Landscape, now
+from elspeth_dagster.landscape.records import Edge, Node, Payload, Run
+from elspeth_dagster.landscape.states import Execution
+from elspeth_dagster.landscape.words import Determinism
+
+WALK = {
+    "admit_rows": Determinism.EXTERNAL_READ,
+    "aggregate_rows": Determinism.DETERMINISTIC,
+    "ask_batches": Determinism.EXTERNAL_CALL,
+    "collect_results": Determinism.DETERMINISTIC,
+}
+FLOWS = [
+    ("admit_rows", "aggregate_rows", "rows"),
+    ("aggregate_rows", "ask_batches", "shards"),
+    ("aggregate_rows", "collect_results", "manifest"),
+    ("ask_batches", "collect_results", "answers"),
+]
+
+
+def assessment_name(context: dg.OpExecutionContext) -> str:
+    """The assessment that a step belongs to: the graph around its op."""
+    return context.op_handle.path[0]
+
+
+def node_id(assessment: str, op_name: str) -> str:
+    """The id of an assessment's op among the nodes of a run."""
+    return f"{assessment}.{op_name}"
+
+
+def execution(context: dg.OpExecutionContext) -> Execution:
+    """This execution of this op."""
+    mapping_key = context.get_mapping_key()
+    return Execution(
+        run_id=context.run_id,
+        node_id=node_id(assessment_name(context), context.op_handle.name),
+        step_key=f"{context.op_handle}[{mapping_key}]" if mapping_key else str(context.op_handle),
+        retry_number=context.retry_number,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+    )
+
+
+def begin_run(context: dg.OpExecutionContext, landscape: Landscape, assessment: Assessment) -> None:
+    """Put the run, and the four ops of this assessment with the configuration they work by, on record."""
+    config = Payload.of(canonical_json(assessment.document()))
+    run_config = Payload.of(canonical_json(_jsonable(context.run.run_config)))
+    nodes = [
+        Node(
+            run_id=context.run_id,
+            node_id=node_id(assessment.spec.name, op_name),
+            assessment=assessment.spec.name,
+            op_name=op_name,
+            version=assessment.version,
+            determinism=determinism,
+            config_ref=config.ref,
+        )
+        for op_name, determinism in WALK.items()
+    ]
+    edges = [
+        Edge(context.run_id, node_id(assessment.spec.name, source), node_id(assessment.spec.name, target), label)
+        for source, target, label in FLOWS
+    ]
+    runs.begin(landscape, _run(context, run_config.ref), nodes, edges, [config, run_config])
+
+
+def _run(context: dg.OpExecutionContext, config_ref: str) -> Run:
+    run = context.run
+    return Run(
+        run_id=run.run_id,
+        parent_run_id=run.parent_run_id,
+        root_run_id=run.root_run_id or run.run_id,
+        job_name=run.job_name,
+        assessments=json.dumps(_assessments(context)),
+        partition_keys=json.dumps([context.partition_key] if context.has_partition_key else []),
+        config_ref=config_ref,
+        package_version=version("elspeth-dagster"),
+        code_version=code_version(),
+        dagster_version=version("dagster"),
+        python_version=platform.python_version(),
+        host=socket.gethostname(),
+        started_at=now(),
+    )
+
+
+def _assessments(context: dg.OpExecutionContext) -> list[str]:
+    """The assessments that this run walks: its graphs that end in `collect_results`."""
+    graphs = [node for node in context.job_def.nodes if isinstance(node.definition, dg.GraphDefinition)]
+    return sorted(node.name for node in graphs if "collect_results" in node.definition.node_dict)
+
+
+@cache
+def code_version() -> str:
+    """The hash of this package's own source files."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _jsonable(config: object) -> Json:
+    return json.loads(json.dumps(config, default=str))

@@ -1,0 +1,89 @@
+"""Answers of a slice's rows, with what each took: the calls made for it, their usage and cost."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from elspeth_dagster.core.canonical import Json
+from elspeth_dagster.landscape import payloads
+from elspeth_dagster.landscape.records import Answer
+from elspeth_dagster.landscape.schema import answers, calls, node_states, replies
+from elspeth_dagster.landscape.words import AnswerStatus
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What the calls for one question of one row took, all its tries together. None: none of them reported it."""
+
+    calls: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost_nanousd: int | None = None
+    latency_us: int | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class GivenAnswer:
+    """An answer with its values (empty when refused) and what it took."""
+
+    answer: Answer
+    values: dict[str, Json]
+    taken: Taken
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the question has an answer."""
+        return self.answer.status is AnswerStatus.ACCEPTED
+
+
+def of_tokens(connection: sa.Connection, token_ids: Sequence[str]) -> dict[str, dict[str, GivenAnswer]]:
+    """For each row's token its answers by question; those of the latest attempt count."""
+    latest = _latest(connection, token_ids)
+    refs = [answer.values_ref for answer in latest.values() if answer.values_ref]
+    values = payloads.read_many(connection, refs)
+    taken = _taken(connection, token_ids)
+    given: dict[str, dict[str, GivenAnswer]] = defaultdict(dict)
+    for (token_id, query_key), answer in latest.items():
+        found = json.loads(values[answer.values_ref]) if answer.values_ref else {}
+        took = taken.get((answer.state_id, token_id, query_key), Taken())
+        given[token_id][query_key] = GivenAnswer(answer, found, took)
+    return given
+
+
+def _latest(connection: sa.Connection, token_ids: Sequence[str]) -> dict[tuple[str, str], Answer]:
+    in_order_of_attempts = (
+        answers.select()
+        .join(node_states, node_states.c.state_id == answers.c.state_id)
+        .where(answers.c.token_id.in_(token_ids))
+        .order_by(node_states.c.attempt)
+    )
+    return {(row.token_id, row.query_key): Answer(*row) for row in connection.execute(in_order_of_attempts)}
+
+
+def _taken(connection: sa.Connection, token_ids: Sequence[str]) -> dict[tuple[str, str, str], Taken]:
+    question = (calls.c.state_id, calls.c.token_id, calls.c.query_key)
+    made = (
+        sa.select(
+            *question,
+            sa.func.count().label("calls"),
+            *(sa.func.sum(replies.c[name]).label(name) for name in ("prompt_tokens", "completion_tokens")),
+            sa.func.sum(replies.c.cost_nanousd).label("cost_nanousd"),
+            sa.func.sum(replies.c.latency_us).label("latency_us"),
+            sa.func.max(replies.c.model).label("model"),
+        )
+        .outerjoin(replies, replies.c.call_id == calls.c.call_id)
+        .where(calls.c.token_id.in_(token_ids))
+        .group_by(*question)
+    )
+    return {(row[0], row[1], row[2]): Taken(*_plain(row[3:])) for row in connection.execute(made)}
+
+
+def _plain(values: Sequence[object]) -> list[object]:
+    """PostgreSQL sums bigints to numeric."""
+    return [value if value is None or isinstance(value, str) else int(value) for value in values]  # type: ignore[call-overload]

@@ -1,0 +1,59 @@
+"""Batches: what one flush holds, in order."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from elspeth_dagster.core.canonical import Json
+from elspeth_dagster.core.ids import new_id
+from elspeth_dagster.landscape import payloads
+from elspeth_dagster.landscape.records import Batch, BatchMember, Fact, Token, TokenParent
+from elspeth_dagster.landscape.schema import batch_members, batches, rows, tokens
+from elspeth_dagster.landscape.words import TokenKind, Trigger
+
+
+class Member(NamedTuple):
+    """A row of a batch: its place, its token and its values."""
+
+    ordinal: int
+    token_id: str
+    values: dict[str, Json]
+
+
+def flush(
+    run_id: str, node_id: str, *, ordinal: int, trigger: Trigger, shard: str, members: tuple[str, ...]
+) -> tuple[Batch, list[Fact]]:
+    """A new batch, and the facts that put it with its token and its members on record."""
+    batch = Batch(new_id(), run_id, node_id, ordinal, new_id(), trigger, shard)
+    parents = [TokenParent(batch.token_id, place, run_id, token) for place, token in enumerate(members)]
+    held = [BatchMember(batch.batch_id, place, run_id, token) for place, token in enumerate(members)]
+    return batch, [Token(batch.token_id, run_id, TokenKind.BATCH, None), *parents, batch, *held]
+
+
+def of_node(connection: sa.Connection, run_id: str, node_id: str) -> list[Batch]:
+    """A node's batches, in the order in which they were flushed."""
+    here = batches.select().where(batches.c.run_id == run_id, batches.c.node_id == node_id)
+    return [Batch(*row) for row in connection.execute(here.order_by(batches.c.ordinal))]
+
+
+def of_shard(connection: sa.Connection, run_id: str, node_id: str, shard: str) -> list[Batch]:
+    """The batches that one step asks, in order."""
+    here = batches.select().where(batches.c.run_id == run_id, batches.c.node_id == node_id, batches.c.shard == shard)
+    return [Batch(*row) for row in connection.execute(here.order_by(batches.c.ordinal))]
+
+
+def members(connection: sa.Connection, batch_id: str) -> list[Member]:
+    """The rows of a batch, in order."""
+    held = (
+        sa.select(batch_members.c.ordinal, batch_members.c.token_id, rows.c.values_ref)
+        .join(tokens, tokens.c.token_id == batch_members.c.token_id)
+        .join(rows, rows.c.row_id == tokens.c.row_id)
+        .where(batch_members.c.batch_id == batch_id)
+        .order_by(batch_members.c.ordinal)
+    )
+    found = connection.execute(held).all()
+    values = payloads.read_many(connection, [row.values_ref for row in found])
+    return [Member(row.ordinal, row.token_id, json.loads(values[row.values_ref])) for row in found]

@@ -1,0 +1,74 @@
+"""The landscape, opened: its database to read from, its writer to hand facts to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cached_property
+from types import TracebackType
+from typing import Self
+
+import sqlalchemy as sa
+
+from elspeth_dagster.landscape.database import Database
+from elspeth_dagster.landscape.records import Fact
+from elspeth_dagster.landscape.writing import Writer, insert
+
+
+class Landscape:
+    """One per process. The writer's thread starts with the first fact."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    def open(cls, url: str, *, create: bool = True) -> Self:
+        """Open the landscape at a SQLAlchemy url. Raises what `Database.open` raises."""
+        return cls(Database.open(url, create=create))
+
+    @cached_property
+    def _writer(self) -> Writer:
+        return Writer(self._database)
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A connection that sees one consistent state."""
+        with self._database.read() as connection:
+            yield connection
+
+    @contextmanager
+    def decide(self) -> Iterator[sa.Connection]:
+        """A transaction that reads and, by what it read, inserts; durable when the block is left."""
+        with self._database.write() as connection:
+            yield connection
+
+    def write(self, *facts: Fact) -> None:
+        """Return when the facts are durable. Raises AuditError when they can't be recorded."""
+        self._writer.write(*facts)
+
+    async def record(self, *facts: Fact) -> None:
+        """`write` for a coroutine."""
+        await self._writer.record(*facts)
+
+    def close(self) -> None:
+        """Make durable what waits, and close."""
+        if "_writer" in self.__dict__:
+            self._writer.close()
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def now() -> datetime:
+    """This instant, UTC."""
+    return datetime.now(UTC)
+
+
+__all__ = ["Landscape", "insert", "now"]

@@ -1,0 +1,260 @@
+"""One immutable record per table: its fields are the table's columns, in the same order.
+
+`TABLES` maps a record's type to its table; a test holds both sides equal.
+"""
+
+from __future__ import annotations
+
+import zlib
+from datetime import datetime
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from elspeth_dagster.core.canonical import sha256
+from elspeth_dagster.landscape import schema
+from elspeth_dagster.landscape.words import (
+    AnswerStatus,
+    Cause,
+    Determinism,
+    Encoding,
+    Outcome,
+    ReplyOutcome,
+    RunStatus,
+    StateStatus,
+    TokenKind,
+    Trigger,
+)
+
+
+class Payload(NamedTuple):
+    """Bytes under the name of their SHA-256; `size` counts them before compression."""
+
+    ref: str
+    size: int
+    encoding: Encoding
+    body: bytes
+
+    @classmethod
+    def of(cls, data: bytes) -> Payload:
+        """The payload of some bytes, compressed where that makes it smaller."""
+        packed = zlib.compress(data, 6)
+        encoding, body = (Encoding.ZLIB, packed) if len(packed) < len(data) else (Encoding.IDENTITY, data)
+        return cls(sha256(data), len(data), encoding, body)
+
+    def data(self) -> bytes:
+        """The bytes themselves."""
+        return zlib.decompress(self.body) if self.encoding is Encoding.ZLIB else self.body
+
+
+class Run(NamedTuple):
+    run_id: str
+    parent_run_id: str | None
+    root_run_id: str
+    job_name: str
+    assessments: str
+    partition_keys: str
+    config_ref: str
+    package_version: str
+    code_version: str
+    dagster_version: str
+    python_version: str
+    host: str
+    started_at: datetime
+
+
+class RunEnd(NamedTuple):
+    run_id: str
+    status: RunStatus
+    detail: str | None
+    ended_at: datetime
+
+
+class Node(NamedTuple):
+    run_id: str
+    node_id: str
+    assessment: str
+    op_name: str
+    version: str
+    determinism: Determinism
+    config_ref: str
+
+
+class Edge(NamedTuple):
+    run_id: str
+    from_node: str
+    to_node: str
+    label: str
+
+
+class Row(NamedTuple):
+    row_id: str
+    run_id: str
+    node_id: str
+    row_index: int
+    row_key: str
+    partition_key: str | None
+    line: int | None
+    values_ref: str
+    raw_ref: str | None
+
+
+class RowRejection(NamedTuple):
+    run_id: str
+    node_id: str
+    row_index: int
+    partition_key: str | None
+    line: int | None
+    column_name: str | None
+    reason: str
+    message: str
+    raw_ref: str
+
+
+class Token(NamedTuple):
+    token_id: str
+    run_id: str
+    kind: TokenKind
+    row_id: str | None
+
+
+class TokenParent(NamedTuple):
+    token_id: str
+    ordinal: int
+    run_id: str
+    parent_token_id: str
+
+
+class Batch(NamedTuple):
+    batch_id: str
+    run_id: str
+    node_id: str
+    ordinal: int
+    token_id: str
+    trigger_fired: Trigger
+    shard: str
+
+
+class BatchMember(NamedTuple):
+    batch_id: str
+    ordinal: int
+    run_id: str
+    token_id: str
+
+
+class NodeState(NamedTuple):
+    state_id: str
+    run_id: str
+    node_id: str
+    token_id: str
+    attempt: int
+    step_key: str
+    retry_number: int
+    host: str
+    pid: int
+    started_at: datetime
+
+
+class NodeStateEnd(NamedTuple):
+    state_id: str
+    status: StateStatus
+    detail: str | None
+    error: str | None
+    ended_at: datetime
+
+
+class Call(NamedTuple):
+    call_id: str
+    run_id: str
+    state_id: str
+    token_id: str
+    query_key: str
+    query_attempt: int
+    call_index: int
+    cause: Cause
+    provider: str
+    model: str
+    head_ref: str
+    request_ref: str
+    sent_at: datetime
+
+
+class Reply(NamedTuple):
+    call_id: str
+    outcome: ReplyOutcome
+    error_class: str | None
+    detail: str | None
+    http_status: int | None
+    headers: str | None
+    body_ref: str | None
+    model: str | None
+    system_fingerprint: str | None
+    finish_reason: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cached_tokens: int | None
+    cost_nanousd: int | None
+    latency_us: int | None
+    redacted: int
+    received_at: datetime
+
+
+class Answer(NamedTuple):
+    state_id: str
+    token_id: str
+    query_key: str
+    run_id: str
+    status: AnswerStatus
+    reason: str | None
+    detail: str | None
+    values_ref: str | None
+    call_id: str | None
+    decided_at: datetime
+
+
+class TokenOutcome(NamedTuple):
+    token_id: str
+    run_id: str
+    outcome: Outcome
+    state_id: str | None
+    decided_at: datetime
+
+
+class Artifact(NamedTuple):
+    artifact_id: str
+    run_id: str
+    state_id: str
+    asset_key: str
+    partition_key: str | None
+    uri: str
+    content_hash: str
+    size: int
+    row_count: int
+    written_at: datetime
+
+
+Fact = (
+    Payload | Run | RunEnd | Node | Edge | Row | RowRejection | Token | TokenParent | Batch | BatchMember
+    | NodeState | NodeStateEnd | Call | Reply | Answer | TokenOutcome | Artifact
+)  # fmt: skip
+
+TABLES: dict[type[Fact], sa.Table] = {
+    Payload: schema.payloads,
+    Run: schema.runs,
+    RunEnd: schema.run_ends,
+    Node: schema.nodes,
+    Edge: schema.edges,
+    Row: schema.rows,
+    RowRejection: schema.row_rejections,
+    Token: schema.tokens,
+    TokenParent: schema.token_parents,
+    Batch: schema.batches,
+    BatchMember: schema.batch_members,
+    NodeState: schema.node_states,
+    NodeStateEnd: schema.node_state_ends,
+    Call: schema.calls,
+    Reply: schema.replies,
+    Answer: schema.answers,
+    TokenOutcome: schema.token_outcomes,
+    Artifact: schema.artifacts,
+}

@@ -1,0 +1,144 @@
+"""Rows of a slice: admitted once, read back in source order, a page at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from elspeth_dagster.core.canonical import Json, canonical_json
+from elspeth_dagster.core.ids import new_id
+from elspeth_dagster.landscape import payloads
+from elspeth_dagster.landscape.ledger import Landscape
+from elspeth_dagster.landscape.records import Fact, Payload, Row, RowRejection, Token
+from elspeth_dagster.landscape.schema import node_states, row_rejections, rows, tokens
+from elspeth_dagster.landscape.words import TokenKind
+
+PAGE = 500
+
+
+class AdmittedRow(NamedTuple):
+    """A row with its token and its values."""
+
+    token_id: str
+    row: Row
+    values: dict[str, Json]
+
+
+def admission(
+    run_id: str,
+    node_id: str,
+    *,
+    row_index: int,
+    row_key: str,
+    partition_key: str | None,
+    line: int | None,
+    values: Mapping[str, Json],
+    raw: bytes | None,
+) -> list[Fact]:
+    """The facts that make a record a row with a token."""
+    understood = Payload.of(canonical_json(values))
+    came = None if raw is None else Payload.of(raw)
+    row = Row(
+        row_id=new_id(),
+        run_id=run_id,
+        node_id=node_id,
+        row_index=row_index,
+        row_key=row_key,
+        partition_key=partition_key,
+        line=line,
+        values_ref=understood.ref,
+        raw_ref=came and came.ref,
+    )
+    facts: list[Fact] = [understood, row, Token(new_id(), run_id, TokenKind.ROW, row.row_id)]
+    return facts if came is None else [came, *facts]
+
+
+def rejection(
+    run_id: str,
+    node_id: str,
+    *,
+    row_index: int,
+    partition_key: str | None,
+    line: int | None,
+    column: str | None,
+    reason: str,
+    message: str,
+    raw: bytes,
+) -> list[Fact]:
+    """The facts that keep a record which could not become a row."""
+    came = Payload.of(raw)
+    return [
+        came,
+        RowRejection(run_id, node_id, row_index, partition_key, line, column, reason, message, came.ref),
+    ]
+
+
+def recorded_indexes(connection: sa.Connection, run_id: str, node_id: str) -> set[int]:
+    """The positions of the records that are rows or rejections already."""
+    both = sa.union_all(
+        sa.select(rows.c.row_index).where(rows.c.run_id == run_id, rows.c.node_id == node_id),
+        sa.select(row_rejections.c.row_index).where(
+            row_rejections.c.run_id == run_id, row_rejections.c.node_id == node_id
+        ),
+    )
+    return set(connection.scalars(both))
+
+
+def counts(connection: sa.Connection, run_id: str, node_id: str) -> tuple[int, int]:
+    """How many rows and how many rejections a node admitted."""
+    here = [
+        sa.select(sa.func.count()).where(table.c.run_id == run_id, table.c.node_id == node_id)
+        for table in (rows, row_rejections)
+    ]
+    return connection.scalar(here[0]) or 0, connection.scalar(here[1]) or 0
+
+
+def slice_token(connection: sa.Connection, run_id: str, node_id: str) -> str | None:
+    """The token of the slice that a node of this run handles; None before its first attempt."""
+    return connection.scalar(
+        sa.select(node_states.c.token_id)
+        .where(node_states.c.run_id == run_id, node_states.c.node_id == node_id)
+        .limit(1)
+    )
+
+
+def in_source_order(landscape: Landscape, run_id: str, node_id: str) -> Iterator[list[AdmittedRow]]:
+    """Pages of a slice's rows."""
+    last = -1
+    while page := _page(landscape, run_id, node_id, last):
+        yield page
+        last = page[-1].row.row_index
+
+
+def _page(landscape: Landscape, run_id: str, node_id: str, after: int) -> list[AdmittedRow]:
+    following = (
+        sa.select(tokens.c.token_id, *rows.c)
+        .join(tokens, tokens.c.row_id == rows.c.row_id)
+        .where(rows.c.run_id == run_id, rows.c.node_id == node_id, rows.c.row_index > after)
+        .order_by(rows.c.row_index)
+        .limit(PAGE)
+    )
+    with landscape.read() as connection:
+        found = [(token_id, Row(*row)) for token_id, *row in connection.execute(following)]
+        values = payloads.read_many(connection, [row.values_ref for _, row in found])
+    return [AdmittedRow(token_id, row, json.loads(values[row.values_ref])) for token_id, row in found]
+
+
+def rejections(landscape: Landscape, run_id: str, node_id: str) -> Iterator[list[tuple[RowRejection, bytes]]]:
+    """Pages of a slice's rejections, each with the record as it came."""
+    last = -1
+    while page := _rejection_page(landscape, run_id, node_id, last):
+        yield page
+        last = page[-1][0].row_index
+
+
+def _rejection_page(landscape: Landscape, run_id: str, node_id: str, after: int) -> list[tuple[RowRejection, bytes]]:
+    of_node = (row_rejections.c.run_id == run_id, row_rejections.c.node_id == node_id)
+    following = row_rejections.select().where(*of_node, row_rejections.c.row_index > after)
+    with landscape.read() as connection:
+        found = [RowRejection(*row) for row in connection.execute(following.order_by("row_index").limit(PAGE))]
+        raw = payloads.read_many(connection, [rejection.raw_ref for rejection in found])
+    return [(rejection, raw[rejection.raw_ref]) for rejection in found]

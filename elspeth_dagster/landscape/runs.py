@@ -1,0 +1,161 @@
+"""Runs: how one begins, what its nodes work by, and how it ends with nothing left open."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from elspeth_dagster.core.canonical import Json
+from elspeth_dagster.core.errors import AuditError, NotOnRecordError
+from elspeth_dagster.landscape import payloads
+from elspeth_dagster.landscape.ledger import Landscape, insert, now
+from elspeth_dagster.landscape.records import (
+    Edge,
+    Fact,
+    Node,
+    NodeStateEnd,
+    Payload,
+    Reply,
+    Run,
+    RunEnd,
+    TokenOutcome,
+)
+from elspeth_dagster.landscape.schema import (
+    calls,
+    node_state_ends,
+    node_states,
+    nodes,
+    replies,
+    run_ends,
+    runs,
+    token_outcomes,
+    tokens,
+)
+from elspeth_dagster.landscape.words import Outcome, ReplyOutcome, RunStatus, StateStatus
+
+
+def begin(
+    landscape: Landscape, run: Run, nodes_: Sequence[Node], edges: Sequence[Edge], configs: Sequence[Payload]
+) -> None:
+    """Put a run and the graph of one of its assessments on record; what is there already must be the same.
+
+    A parent that died before it recorded anything is not on record and left out. Raises AuditError for a run that
+    is there with other nodes.
+    """
+    with landscape.decide() as connection:
+        insert(connection, configs)
+        if not _exists(connection, runs.c.run_id == run.run_id):
+            known = run.parent_run_id and _exists(connection, runs.c.run_id == run.parent_run_id)
+            insert(connection, [run._replace(parent_run_id=run.parent_run_id if known else None)])
+        recorded = _nodes(connection, run.run_id, nodes_[0].assessment)
+        if not recorded:
+            insert(connection, [*nodes_, *edges])
+        elif sorted(recorded) != sorted(nodes_):
+            raise AuditError(f"run {run.run_id} is on record with another configuration of {nodes_[0].assessment}")
+
+
+def _exists(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> bool:
+    return connection.scalar(sa.select(sa.exists().where(condition))) or False
+
+
+def _nodes(connection: sa.Connection, run_id: str, assessment: str) -> list[Node]:
+    of_it = nodes.select().where(nodes.c.run_id == run_id, nodes.c.assessment == assessment)
+    return [Node(*row) for row in connection.execute(of_it)]
+
+
+def get(connection: sa.Connection, run_id: str) -> Run:
+    """A run by its id, or by the first characters of it. Raises NotOnRecordError, also when several fit."""
+    found = connection.execute(runs.select().where(runs.c.run_id.startswith(run_id, autoescape=True)).limit(2)).all()
+    if len(found) != 1:
+        raise NotOnRecordError(f"{'no' if not found else 'more than one'} run {run_id!r} is on record")
+    return Run(*found[0])
+
+
+def end_of(connection: sa.Connection, run_id: str) -> RunEnd | None:
+    """How a run ended; None while it goes on."""
+    row = connection.execute(run_ends.select().where(run_ends.c.run_id == run_id)).first()
+    return row and RunEnd(*row)
+
+
+def node_config(connection: sa.Connection, run_id: str, node_id: str) -> Json:
+    """The configuration that a node of this run works by."""
+    ref = connection.scalar(sa.select(nodes.c.config_ref).where(nodes.c.run_id == run_id, nodes.c.node_id == node_id))
+    if ref is None:
+        raise NotOnRecordError(f"run {run_id} has no node {node_id} on record")
+    return payloads.read_json(connection, ref)
+
+
+def end_if_all_collected(landscape: Landscape, run_id: str) -> None:
+    """End a run as completed once each of its assessments has collected its results."""
+    with landscape.decide() as connection:
+        expected = set(json.loads(get(connection, run_id).assessments))
+        if expected <= _collected(connection, run_id) and end_of(connection, run_id) is None:
+            insert(connection, [RunEnd(run_id, RunStatus.COMPLETED, None, now())])
+
+
+def _collected(connection: sa.Connection, run_id: str) -> set[str]:
+    completed = (
+        sa.select(nodes.c.assessment)
+        .join(node_states, (node_states.c.run_id == nodes.c.run_id) & (node_states.c.node_id == nodes.c.node_id))
+        .join(node_state_ends, node_state_ends.c.state_id == node_states.c.state_id)
+        .where(nodes.c.run_id == run_id, nodes.c.op_name == "collect_results")
+        .where(node_state_ends.c.status == StateStatus.COMPLETED)
+    )
+    return set(connection.scalars(completed))
+
+
+def end(landscape: Landscape, run_id: str, status: RunStatus, detail: str) -> bool:
+    """End a run that will not go on by itself; False when it has ended already.
+
+    Its open states end as interrupted, its calls without a reply as unknown, and its tokens without a fate as
+    interrupted.
+    """
+    with landscape.decide() as connection:
+        if end_of(connection, run_id) is not None:
+            return False
+        insert(connection, [*_left_open(connection, run_id), RunEnd(run_id, status, detail, now())])
+        return True
+
+
+def _left_open(connection: sa.Connection, run_id: str) -> list[Fact]:
+    open_states = (
+        sa.select(node_states.c.state_id)
+        .where(node_states.c.run_id == run_id)
+        .where(~sa.exists().where(node_state_ends.c.state_id == node_states.c.state_id))
+    )
+    fateless = (
+        sa.select(tokens.c.token_id)
+        .where(tokens.c.run_id == run_id)
+        .where(~sa.exists().where(token_outcomes.c.token_id == tokens.c.token_id))
+    )
+    return [
+        *unknown_replies(connection, calls.c.run_id == run_id),
+        *(interrupted_end(state) for state in connection.scalars(open_states)),
+        *(TokenOutcome(token, run_id, Outcome.INTERRUPTED, None, now()) for token in connection.scalars(fateless)),
+    ]
+
+
+def interrupted_end(state_id: str) -> NodeStateEnd:
+    """The end of a state whose step died."""
+    return NodeStateEnd(state_id, StateStatus.INTERRUPTED, None, "the step that held it is gone", now())
+
+
+def unknown_replies(connection: sa.Connection, of_calls: sa.ColumnElement[bool]) -> list[Reply]:
+    """The reply `unknown` for each of these calls that has none: it was sent, or about to be, and may have been paid."""
+    unanswered = sa.select(calls.c.call_id).where(of_calls, ~sa.exists().where(replies.c.call_id == calls.c.call_id))
+    return [_unknown(call_id) for call_id in connection.scalars(unanswered)]
+
+
+def _unknown(call_id: str) -> Reply:
+    blank = dict.fromkeys(Reply._fields)
+    lost = {
+        "call_id": call_id,
+        "outcome": ReplyOutcome.UNKNOWN,
+        "error_class": "unknown",
+        "detail": "no reply was recorded: it may have been paid",
+        "redacted": 0,
+        "received_at": now(),
+    }
+    return Reply(**{**blank, **lost})  # type: ignore[arg-type]

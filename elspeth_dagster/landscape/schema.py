@@ -1,0 +1,345 @@
+"""The landscape's tables, in the order of the walk.
+
+    runs ── nodes ── rows ── tokens ── batches ── node_states ── calls ── replies ── answers ── token_outcomes
+
+Facts only: a row is written once and never changed. What becomes known later is a row in a second table
+(`run_ends`, `node_state_ends`, `replies`, `token_outcomes`). Whatever belongs to a run carries its `run_id`, and
+refers to its parent together with it, so that nothing of one run can hang on something of another.
+`guards` adds the triggers that refuse UPDATE, DELETE and INSERT OR REPLACE.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from elspeth_dagster.landscape.columns import Hash, Instant, Number, Text, word
+from elspeth_dagster.landscape.words import (
+    AnswerStatus,
+    Cause,
+    Determinism,
+    Encoding,
+    Outcome,
+    ReplyOutcome,
+    RunStatus,
+    StateStatus,
+    TokenKind,
+    Trigger,
+)
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+
+def _table(name: str, comment: str, *parts: sa.schema.SchemaItem | tuple[sa.schema.SchemaItem, ...]) -> sa.Table:
+    flat = [item for part in parts for item in (part if isinstance(part, tuple) else (part,))]
+    return sa.Table(name, metadata, *flat, comment=comment, sqlite_strict=True)
+
+
+def _text(name: str, *, nullable: bool = False, key: bool = False) -> sa.Column[str]:
+    return sa.Column(name, Text, nullable=nullable, primary_key=key)
+
+
+def _number(name: str, *, nullable: bool = False, key: bool = False) -> sa.Column[int]:
+    return sa.Column(name, Number, nullable=nullable, primary_key=key, autoincrement=False)
+
+
+def _instant(name: str) -> sa.Column[Instant]:
+    return sa.Column(name, Instant, nullable=False)
+
+
+def _payload(name: str, *, nullable: bool = False) -> sa.Column[str]:
+    return sa.Column(name, Hash, sa.ForeignKey("payloads.ref"), nullable=nullable)
+
+
+def _belongs_to(parent: str, *columns: str) -> sa.ForeignKeyConstraint:
+    """A reference to a parent of the same run: (run_id, columns…) there and here."""
+    names = ["run_id", *columns]
+    targets = {"nodes": ["node_id"], "rows": ["row_id"], "tokens": ["token_id"], "batches": ["batch_id"],
+               "node_states": ["state_id"]}  # fmt: skip
+    return sa.ForeignKeyConstraint(names, [f"{parent}.run_id", *(f"{parent}.{name}" for name in targets[parent])])
+
+
+payloads = _table(
+    "payloads",
+    "Bytes under the name of their SHA-256.",
+    sa.Column("ref", Hash, primary_key=True),
+    _number("size"),
+    word("encoding", Encoding),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+
+runs = _table(
+    "runs",
+    "A Dagster run that assesses: what was launched, by which code. root_run_id names the lineage of re-executions; "
+    "its run may have died before it recorded anything.",
+    _text("run_id", key=True),
+    sa.Column("parent_run_id", Text, sa.ForeignKey("runs.run_id")),
+    _text("root_run_id"),
+    _text("job_name"),
+    _text("assessments"),
+    _text("partition_keys"),
+    _payload("config_ref"),
+    _text("package_version"),
+    _text("code_version"),
+    _text("dagster_version"),
+    _text("python_version"),
+    _text("host"),
+    _instant("started_at"),
+    sa.Index(None, "root_run_id"),
+)
+
+run_ends = _table(
+    "run_ends",
+    "How and when a run ended.",
+    sa.Column("run_id", Text, sa.ForeignKey("runs.run_id"), primary_key=True),
+    word("status", RunStatus),
+    _text("detail", nullable=True),
+    _instant("ended_at"),
+)
+
+nodes = _table(
+    "nodes",
+    "An op of an assessment's graph in this run, with the configuration it works by.",
+    sa.Column("run_id", Text, sa.ForeignKey("runs.run_id"), primary_key=True),
+    _text("node_id", key=True),
+    _text("assessment"),
+    _text("op_name"),
+    _text("version"),
+    word("determinism", Determinism),
+    _payload("config_ref"),
+)
+
+edges = _table(
+    "edges",
+    "What flows from one op to the next.",
+    _text("run_id", key=True),
+    _text("from_node", key=True),
+    _text("to_node", key=True),
+    _text("label"),
+    _belongs_to("nodes", "from_node"),
+    _belongs_to("nodes", "to_node"),
+)
+
+rows = _table(
+    "rows",
+    "A source record as it came (raw, where the source has a text form) and as it was understood (values).",
+    _text("row_id", key=True),
+    _text("run_id"),
+    _text("node_id"),
+    _number("row_index"),
+    _text("row_key"),
+    _text("partition_key", nullable=True),
+    _number("line", nullable=True),
+    _payload("values_ref"),
+    _payload("raw_ref", nullable=True),
+    sa.UniqueConstraint("run_id", "row_id"),
+    sa.UniqueConstraint("run_id", "node_id", "row_index"),
+    sa.Index(None, "run_id", "row_key"),
+    _belongs_to("nodes", "node_id"),
+)
+
+row_rejections = _table(
+    "row_rejections",
+    "Why a record could not become a row, with the record as it came.",
+    _text("run_id", key=True),
+    _text("node_id", key=True),
+    _number("row_index", key=True),
+    _text("partition_key", nullable=True),
+    _number("line", nullable=True),
+    _text("column_name", nullable=True),
+    _text("reason"),
+    _text("message"),
+    _payload("raw_ref"),
+    _belongs_to("nodes", "node_id"),
+)
+
+tokens = _table(
+    "tokens",
+    "What travels through the graph: the slice, a row, a batch.",
+    _text("token_id", key=True),
+    _text("run_id"),
+    word("kind", TokenKind),
+    _text("row_id", nullable=True),
+    sa.UniqueConstraint("run_id", "token_id"),
+    sa.UniqueConstraint("row_id"),
+    sa.CheckConstraint("(kind = 'row') = (row_id IS NOT NULL)", name="row_token_has_row"),
+    sa.ForeignKeyConstraint(["run_id"], ["runs.run_id"]),
+    _belongs_to("rows", "row_id"),
+)
+
+token_parents = _table(
+    "token_parents",
+    "From which tokens a token was made, in order.",
+    _text("token_id", key=True),
+    _number("ordinal", key=True),
+    _text("run_id"),
+    _text("parent_token_id"),
+    sa.UniqueConstraint("token_id", "parent_token_id"),
+    _belongs_to("tokens", "token_id"),
+    _belongs_to("tokens", "parent_token_id"),
+)
+
+batches = _table(
+    "batches",
+    "What one flush holds, and which trigger fired; `shard` is the step that asks it.",
+    _text("batch_id", key=True),
+    _text("run_id"),
+    _text("node_id"),
+    _number("ordinal"),
+    _text("token_id"),
+    word("trigger_fired", Trigger),
+    _text("shard"),
+    sa.UniqueConstraint("run_id", "batch_id"),
+    sa.UniqueConstraint("run_id", "node_id", "ordinal"),
+    sa.UniqueConstraint("token_id"),
+    _belongs_to("nodes", "node_id"),
+    _belongs_to("tokens", "token_id"),
+)
+
+batch_members = _table(
+    "batch_members",
+    "The rows of a batch, in order.",
+    _text("batch_id", key=True),
+    _number("ordinal", key=True),
+    _text("run_id"),
+    _text("token_id"),
+    sa.UniqueConstraint("batch_id", "token_id"),
+    sa.Index(None, "token_id"),
+    _belongs_to("batches", "batch_id"),
+    _belongs_to("tokens", "token_id"),
+)
+
+node_states = _table(
+    "node_states",
+    "One token at one node, one attempt, executed by one op.",
+    _text("state_id", key=True),
+    _text("run_id"),
+    _text("node_id"),
+    _text("token_id"),
+    _number("attempt"),
+    _text("step_key"),
+    _number("retry_number"),
+    _text("host"),
+    _number("pid"),
+    _instant("started_at"),
+    sa.UniqueConstraint("run_id", "state_id"),
+    sa.UniqueConstraint("token_id", "node_id", "attempt"),
+    sa.CheckConstraint("attempt >= 1", name="attempt_from_one"),
+    _belongs_to("nodes", "node_id"),
+    _belongs_to("tokens", "token_id"),
+)
+
+node_state_ends = _table(
+    "node_state_ends",
+    "How an attempt ended; `detail` is a JSON object of its counts.",
+    sa.Column("state_id", Text, sa.ForeignKey("node_states.state_id"), primary_key=True),
+    word("status", StateStatus),
+    _text("detail", nullable=True),
+    _text("error", nullable=True),
+    _instant("ended_at"),
+)
+
+calls = _table(
+    "calls",
+    "One HTTP request, written before it is sent: by which state, for which row and question, which try.",
+    _text("call_id", key=True),
+    _text("run_id"),
+    _text("state_id"),
+    _text("token_id"),
+    _text("query_key"),
+    _number("query_attempt"),
+    _number("call_index"),
+    word("cause", Cause),
+    _text("provider"),
+    _text("model"),
+    _payload("head_ref"),
+    _payload("request_ref"),
+    _instant("sent_at"),
+    sa.UniqueConstraint("state_id", "call_index"),
+    sa.UniqueConstraint("state_id", "token_id", "query_key", "query_attempt"),
+    sa.Index(None, "request_ref"),
+    sa.CheckConstraint("query_attempt >= 1 AND call_index >= 0", name="counted_from_one"),
+    _belongs_to("node_states", "state_id"),
+    _belongs_to("tokens", "token_id"),
+)
+
+replies = _table(
+    "replies",
+    "What came back. Usage that was not reported is NULL; costs are nano-US-dollars; an unknown price is NULL.",
+    sa.Column("call_id", Text, sa.ForeignKey("calls.call_id"), primary_key=True),
+    word("outcome", ReplyOutcome),
+    _text("error_class", nullable=True),
+    _text("detail", nullable=True),
+    _number("http_status", nullable=True),
+    _text("headers", nullable=True),
+    _payload("body_ref", nullable=True),
+    _text("model", nullable=True),
+    _text("system_fingerprint", nullable=True),
+    _text("finish_reason", nullable=True),
+    _number("prompt_tokens", nullable=True),
+    _number("completion_tokens", nullable=True),
+    _number("cached_tokens", nullable=True),
+    _number("cost_nanousd", nullable=True),
+    _number("latency_us", nullable=True),
+    _number("redacted"),
+    _instant("received_at"),
+    sa.CheckConstraint("(outcome = 'success') = (error_class IS NULL)", name="error_has_class"),
+    sa.CheckConstraint("outcome <> 'success' OR (http_status IS NOT NULL AND body_ref IS NOT NULL)", name="whole"),
+)
+
+answers = _table(
+    "answers",
+    "A question answered for a row: accepted with values, or refused with the reason. "
+    "`call_id` is the call it comes from, also when an earlier attempt or run made it.",
+    _text("state_id", key=True),
+    _text("token_id", key=True),
+    _text("query_key", key=True),
+    _text("run_id"),
+    word("status", AnswerStatus),
+    _text("reason", nullable=True),
+    _text("detail", nullable=True),
+    _payload("values_ref", nullable=True),
+    sa.Column("call_id", Text, sa.ForeignKey("calls.call_id")),
+    _instant("decided_at"),
+    sa.Index(None, "token_id"),
+    sa.CheckConstraint("(status = 'refused') = (reason IS NOT NULL)", name="refused_has_reason"),
+    sa.CheckConstraint("status = 'refused' OR (values_ref IS NOT NULL AND call_id IS NOT NULL)", name="accepted_whole"),
+    _belongs_to("node_states", "state_id"),
+    _belongs_to("tokens", "token_id"),
+)
+
+token_outcomes = _table(
+    "token_outcomes",
+    "The single terminal fate of a token, and the state that decided it (none when the run was ended from outside).",
+    _text("token_id", key=True),
+    _text("run_id"),
+    word("outcome", Outcome),
+    _text("state_id", nullable=True),
+    _instant("decided_at"),
+    _belongs_to("tokens", "token_id"),
+    _belongs_to("node_states", "state_id"),
+)
+
+artifacts = _table(
+    "artifacts",
+    "A file or table that was written: where, which bytes, how many rows.",
+    _text("artifact_id", key=True),
+    _text("run_id"),
+    _text("state_id"),
+    _text("asset_key"),
+    _text("partition_key", nullable=True),
+    _text("uri"),
+    sa.Column("content_hash", Hash, nullable=False),
+    _number("size"),
+    _number("row_count"),
+    _instant("written_at"),
+    sa.UniqueConstraint("state_id", "asset_key"),
+    _belongs_to("node_states", "state_id"),
+)

@@ -1,0 +1,96 @@
+"""Node states: one token at one node, one attempt, executed by one op."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from elspeth_dagster.core.ids import new_id
+from elspeth_dagster.landscape import runs
+from elspeth_dagster.landscape.ledger import Landscape, insert, now
+from elspeth_dagster.landscape.records import Fact, NodeState, NodeStateEnd
+from elspeth_dagster.landscape.schema import calls, node_state_ends, node_states
+from elspeth_dagster.landscape.words import StateStatus
+
+
+class Execution(NamedTuple):
+    """Which op execution does the work: Dagster's names for it, and the process."""
+
+    run_id: str
+    node_id: str
+    step_key: str
+    retry_number: int
+    host: str
+    pid: int
+
+
+def open_state(landscape: Landscape, execution: Execution, token_id: str, *also: Fact) -> NodeState:
+    """Begin the next attempt at a token's state, with facts that go into the record together with it.
+
+    An earlier attempt that is still open belongs to a step that is gone: it ends as interrupted, and its calls
+    without a reply as unknown.
+    """
+    with landscape.decide() as connection:
+        earlier = _attempts(connection, execution.node_id, token_id)
+        state = NodeState(
+            state_id=new_id(),
+            run_id=execution.run_id,
+            node_id=execution.node_id,
+            token_id=token_id,
+            attempt=len(earlier) + 1,
+            step_key=execution.step_key,
+            retry_number=execution.retry_number,
+            host=execution.host,
+            pid=execution.pid,
+            started_at=now(),
+        )
+        left = [state_id for state_id, ended in earlier if not ended]
+        insert(connection, [*also, *_close(connection, left), state])
+    return state
+
+
+def _attempts(connection: sa.Connection, node_id: str, token_id: str) -> list[tuple[str, bool]]:
+    found = (
+        sa.select(node_states.c.state_id, node_state_ends.c.state_id.is_not(None))
+        .outerjoin(node_state_ends, node_state_ends.c.state_id == node_states.c.state_id)
+        .where(node_states.c.token_id == token_id, node_states.c.node_id == node_id)
+    )
+    return [(state_id, ended) for state_id, ended in connection.execute(found)]
+
+
+def _close(connection: sa.Connection, state_ids: list[str]) -> Iterator[Fact]:
+    for state_id in state_ids:
+        yield from runs.unknown_replies(connection, calls.c.state_id == state_id)
+        yield runs.interrupted_end(state_id)
+
+
+def end(state: NodeState, counts: Mapping[str, object]) -> NodeStateEnd:
+    """The end of a state that went its way."""
+    return NodeStateEnd(state.state_id, StateStatus.COMPLETED, json.dumps(counts, sort_keys=True), None, now())
+
+
+def failure(state: NodeState, error: BaseException) -> NodeStateEnd:
+    """The end of a state by an error."""
+    return NodeStateEnd(state.state_id, StateStatus.FAILED, None, f"{type(error).__name__}: {error}"[:2000], now())
+
+
+@contextmanager
+def held(
+    landscape: Landscape, execution: Execution, token_id: str, *also: Fact
+) -> Iterator[tuple[NodeState, dict[str, object]]]:
+    """A state for as long as the block runs, and the counts that its end will tell.
+
+    It ends as completed, or as failed with the error that leaves the block.
+    """
+    state = open_state(landscape, execution, token_id, *also)
+    counts: dict[str, object] = {}
+    try:
+        yield state, counts
+    except BaseException as error:
+        landscape.write(failure(state, error))
+        raise
+    landscape.write(end(state, counts))

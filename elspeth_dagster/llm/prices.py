@@ -1,0 +1,83 @@
+"""What a call cost: integer nano-dollars (10⁻⁹ USD), by the list prices that genai-prices keeps.
+
+List prices know no discounts: it is an estimate to plan and to stop by, not the provider's invoice.
+The library resolves which prices hold for a model now, some 0.2 ms; that is kept for a minute (some prices change with
+the time of day), and a call is a multiplication, some 5 µs.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Decimal
+from functools import lru_cache
+
+import genai_prices
+from genai_prices.types import TieredPrices
+
+from elspeth_dagster.stages.calling import Usage
+
+NANO = 10**9
+MILLION = 10**6
+
+Price = Decimal | TieredPrices
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A model's prices: USD per call, and USD per million tokens of what was sent, known to the cache, and answered."""
+
+    per_call: Decimal
+    prompt: Price
+    cached: Price
+    completion: Price
+
+    def dollars(self, prompt_tokens: int, cached_tokens: int, completion_tokens: int) -> Decimal:
+        """The price of one call in USD."""
+        tokens = (
+            _rate(self.prompt, prompt_tokens) * (prompt_tokens - cached_tokens)
+            + _rate(self.cached, prompt_tokens) * cached_tokens
+            + _rate(self.completion, prompt_tokens) * completion_tokens
+        )
+        return self.per_call + tokens / MILLION
+
+
+def cost_nanousd(provider: str, model: str, usage: Usage | None) -> int | None:
+    """What a call cost in nano-dollars, rounded half to even; None where model or usage is not known.
+
+    `model` is best the one that the reply names: an Azure deployment's name says nothing. `local` costs 0.
+    """
+    if provider == "local":
+        return 0
+    if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
+        return None
+    cached_tokens = usage.cached_tokens or 0
+    if usage.completion_tokens < 0 or not 0 <= cached_tokens <= usage.prompt_tokens:
+        return None
+    listing = _listing(provider, model, int(time.time() // 60))
+    if listing is None:
+        return None
+    dollars = listing.dollars(usage.prompt_tokens, cached_tokens, usage.completion_tokens)
+    return int((dollars * NANO).to_integral_value(ROUND_HALF_EVEN))
+
+
+@lru_cache(maxsize=1024)
+def _listing(provider: str, model: str, minute: int) -> Listing | None:
+    """The model's prices in this minute; None for a model without a price for prompt and completion."""
+    try:
+        nothing_used = genai_prices.calc_price(genai_prices.Usage(), model, provider_id=provider)
+    except LookupError:
+        return None
+    price = nothing_used.model_price
+    if price.input_mtok is None or price.output_mtok is None:
+        return None
+    cached = price.input_mtok if price.cache_read_mtok is None else price.cache_read_mtok
+    return Listing(nothing_used.total_price, price.input_mtok, cached, price.output_mtok)
+
+
+def _rate(price: Price, prompt_tokens: int) -> Decimal:
+    """USD per million tokens: a prompt that is longer than a tier's start pays that tier for every token."""
+    if isinstance(price, Decimal):
+        return price
+    reached = [tier.price for tier in price.tiers if prompt_tokens > tier.start]
+    return reached[-1] if reached else price.base

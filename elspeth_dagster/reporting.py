@@ -1,0 +1,59 @@
+"""What a person in the UI is told: progress in the log, numbers that plot, a preview with every reply's text escaped."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from elspeth_dagster.asking import Counts
+from elspeth_dagster.landscape.ledger import Landscape
+
+SUMMED = ("calls", "retries", "repairs", "prompt_tokens", "completion_tokens", "cost_nanousd", "unpriced_calls")
+NANO = 1e9
+
+
+def progress_line(counts: Counts) -> str:
+    """One line of what has been done and spent so far."""
+    cost = f"${counts.cost_nanousd / NANO:.4f}" + (f" + {counts.unpriced_calls} unpriced" * bool(counts.unpriced_calls))
+    return (
+        f"{counts.questions} questions settled ({counts.refused} refused), {counts.calls} calls "
+        f"({counts.retries} retries, {counts.repairs} repairs), "
+        f"{counts.prompt_tokens} + {counts.completion_tokens} tokens, {cost}"
+    )
+
+
+def asking_metadata(counts: Counts) -> dict[str, Any]:
+    """A shard's numbers."""
+    return {**_spent(counts.__dict__), "questions": counts.questions, "refused": counts.refused}
+
+
+def _spent(total: Mapping[str, int]) -> dict[str, Any]:
+    plain = {name: total[name] for name in ("calls", "retries", "repairs", "prompt_tokens", "completion_tokens")}
+    known = total["unpriced_calls"] == 0
+    return {**plain, "cost_usd": total["cost_nanousd"] / NANO} if known else plain
+
+
+def output_metadata(
+    landscape: Landscape,
+    run_id: str,
+    assessment: str,
+    manifest: Mapping[str, Any],
+    asked: Sequence[Mapping[str, Any]],
+    fates: Mapping[str, object],
+) -> dict[str, dict[str, Any]]:
+    """The metadata of each of the four outputs."""
+    total = {name: sum(shard[name] for shard in asked) for name in SUMMED}
+    explain = dg.MetadataValue.md(f"`elspeth-dagster explain {run_id} --row KEY`")
+    rows = {
+        "rows": manifest["rows"],
+        "rejected": manifest["rejected"],
+        "assessed": fates.get("assessed", 0),
+        "partial": fates.get("partial", 0),
+        "failed": fates.get("failed", 0),
+    }
+    return {
+        "results": {**rows, **_spent(total), "explain": explain},
+        "answers": {**_spent(total)},
+        "failures": {"failed": rows["failed"]},
+        "rejections": {"rejected": rows["rejected"]},
+    }

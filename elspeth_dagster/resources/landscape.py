@@ -1,0 +1,28 @@
+"""The landscape as a Dagster resource: opened once per process, closed when its step is done."""
+
+import contextlib
+from collections.abc import Generator
+
+import dagster as dg
+from pydantic import Field
+
+from elspeth_dagster.landscape.ledger import Landscape
+
+
+class LandscapeResource(dg.ConfigurableResource[Landscape]):
+    """The audit database that every row, call, reply and answer is written to before it is used.
+
+    Ops and assets that take `landscape: dg.ResourceParam[Landscape]` get the open landscape. Never nest this resource
+    in another one: Dagster would open it twice.
+    """
+
+    url: str = Field(
+        description="SQLAlchemy URL: sqlite:////data/landscape.sqlite, or postgresql://user:password@host/name. "
+        "Give one with a password by EnvVar.",
+        json_schema_extra={"dagster__is_secret": True},
+    )
+
+    @contextlib.contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Landscape, None, None]:
+        with Landscape.open(self.url) as landscape:
+            yield landscape

@@ -1,0 +1,46 @@
+"""The LLM provider as a Dagster resource: who is asked, with which key, and how many requests at once."""
+
+from typing import Literal
+
+import dagster as dg
+from pydantic import Field
+
+from elspeth_dagster.llm.providers import ProviderSettings
+from elspeth_dagster.llm.wire import Wire
+
+
+class LLMResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """An LLM provider. The model belongs to the assessment, the account and its limits belong here."""
+
+    provider: Literal["openai", "azure", "local"] = Field(
+        description="openai (or a compatible service with a key), azure, or local (a compatible server without a key)."
+    )
+    api_key: str | None = Field(
+        default=None,
+        description="The key, by EnvVar. On record there is only its fingerprint.",
+        json_schema_extra={"dagster__is_secret": True},
+    )
+    base_url: str | None = Field(default=None, description="Address of a compatible service, with its /v1.")
+    azure_endpoint: str | None = Field(default=None, description="https://<resource>.openai.azure.com")
+    azure_deployment: str | None = Field(
+        default=None, description="The deployment to ask, where it isn't called as the assessment's model_name."
+    )
+    api_version: str | None = Field(default=None, description="Azure's API version, such as 2024-10-21.")
+    organization: str | None = Field(default=None, description="OpenAI organization to bill.")
+    headers: dict[str, str] = Field(default={}, description="Further headers of every request.")
+    timeout_seconds: float = Field(default=120, gt=0, description="How long one request may take.")
+    max_concurrency: int = Field(default=8, ge=1, le=1000, description="How many requests of a step are in flight.")
+    fingerprint_key: str | None = Field(
+        default=None,
+        description="Key of the HMAC that stands for a credential on record.",
+        json_schema_extra={"dagster__is_secret": True},
+    )
+
+    def wire(self, model: str) -> Wire:
+        """The connection to this provider for one model; enter it to use it."""
+        key = {} if self.fingerprint_key is None else {"fingerprint_key": self.fingerprint_key.encode()}
+        return Wire(self._settings(), model, max_concurrency=self.max_concurrency, **key)
+
+    def _settings(self) -> ProviderSettings:
+        fields = self.model_dump(exclude={"max_concurrency", "fingerprint_key"})
+        return ProviderSettings(**fields)

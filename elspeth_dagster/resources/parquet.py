@@ -1,0 +1,135 @@
+"""Tables as Parquet files: written aside, made durable, put in place in one step, hashed and put on record.
+
+A killed write leaves the old file or the new one, never half of one. Any asset can take such a table in as a pandas
+DataFrame, and any DataFrame can be kept this way.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from elspeth_dagster.core.ids import new_id
+from elspeth_dagster.landscape.ledger import Landscape, now
+from elspeth_dagster.landscape.records import Artifact, NodeState
+
+EXACT_TYPES = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it comes from the record, a batch at a time, and the state that makes it."""
+
+    schema: pa.Schema
+    batches: Iterator[pa.RecordBatch]
+    state: NodeState
+
+
+class ParquetIOManager(dg.UPathIOManager):
+    """Keeps a `Table` or a DataFrame per asset and partition; gives back a DataFrame.
+
+    Integers and booleans come back exact: columns with nulls have pandas' Int64 and boolean dtypes.
+    """
+
+    extension = ".parquet"
+
+    def __init__(self, base_path: UPath, landscape: Landscape) -> None:
+        super().__init__(base_path=base_path)
+        self._landscape = landscape
+
+    def dump_to_path(self, context: dg.OutputContext, obj: Table | pd.DataFrame, path: UPath) -> None:
+        aside = path.with_name(f".{path.name}.{new_id()}")
+        try:
+            rows, size, content_hash = _write(obj, aside)
+            _put_in_place(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+        context.add_output_metadata({"dagster/row_count": rows, "sha256": content_hash})
+        if isinstance(obj, Table):
+            self._landscape.write(_artifact(context, obj.state, path, rows, size, content_hash))
+
+    def load_from_path(self, context: dg.InputContext, path: UPath) -> pd.DataFrame:
+        with path.open("rb") as file:
+            return pq.read_table(file).to_pandas(types_mapper=EXACT_TYPES.get)
+
+
+def _write(table: Table | pd.DataFrame, path: UPath) -> tuple[int, int, str]:
+    """Write a table durably; its rows, bytes and hash."""
+    if isinstance(table, pd.DataFrame):
+        whole = pa.Table.from_pandas(table, preserve_index=False)
+        table = Table(whole.schema, iter(whole.to_batches()), None)  # type: ignore[arg-type]
+    rows = 0
+    with path.open("wb") as file:
+        with pq.ParquetWriter(file, table.schema) as writer:
+            for batch in table.batches:
+                writer.write_batch(batch)
+                rows += batch.num_rows
+        _make_durable(file)
+    return rows, path.stat().st_size, _sha256(path)
+
+
+def _make_durable(file: Any) -> None:
+    file.flush()
+    if hasattr(file, "fileno"):
+        os.fsync(file.fileno())
+
+
+def _put_in_place(aside: UPath, path: UPath) -> None:
+    if path.protocol in ("", "file"):
+        os.replace(aside, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    else:
+        aside.rename(path)
+
+
+def _sha256(path: UPath) -> str:
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def _artifact(
+    context: dg.OutputContext, state: NodeState, path: UPath, rows: int, size: int, content_hash: str
+) -> Artifact:
+    return Artifact(
+        artifact_id=new_id(),
+        run_id=state.run_id,
+        state_id=state.state_id,
+        asset_key="/".join(context.asset_key.path),
+        partition_key=context.asset_partition_key if context.has_asset_partitions else None,
+        uri=str(path),
+        content_hash=content_hash,
+        size=size,
+        row_count=rows,
+        written_at=now(),
+    )
+
+
+@dg.io_manager(
+    required_resource_keys={"landscape"},
+    config_schema={
+        "base_path": dg.Field(
+            dg.Noneable(str),
+            default_value=None,
+            description="Folder or fsspec url of the tables; default: storage in Dagster's own folder.",
+        )
+    },
+    description="Tables as Parquet files, each hashed and put on record; downstream they are pandas DataFrames.",
+)
+def parquet_io_manager(context: dg.InitResourceContext) -> ParquetIOManager:
+    """The Parquet IO manager, which shares the `landscape` resource with the ops."""
+    base = context.resource_config["base_path"]
+    if base is None:
+        assert context.instance is not None
+        base = context.instance.storage_directory()
+    return ParquetIOManager(UPath(base), context.resources.landscape)

@@ -1,0 +1,210 @@
+"""A reply into an answer, or into the reason why it is none.
+
+A reply becomes an answer only if its finish_reason is `stop` (or absent), its text is one JSON object (a Markdown code
+fence around it is taken off; NaN, infinities, repeated keys and lists are refused), and each declared field is there
+with its declared type and within its bounds. Fields that were not declared are left aside. Nothing is coerced.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from elspeth_dagster.core.canonical import Json
+from elspeth_dagster.core.spec import AnswerField
+from elspeth_dagster.stages.calling import Usage
+
+LARGEST_INTEGER = 2**53
+FENCE = re.compile(r"\s*```[A-Za-z]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
+
+
+class Refusal(StrEnum):
+    """Why a question has no answer although the provider replied, or was never asked."""
+
+    BLANK_INPUT = "blank_input"
+    ROW_NOT_ASKED = "row_not_asked"
+    TEMPLATE = "template"
+    NOT_A_COMPLETION = "not_a_completion"
+    NO_CONTENT = "no_content"
+    MODEL_REFUSED = "model_refused"
+    CONTENT_FILTER = "content_filter"
+    TRUNCATED = "truncated"
+    NOT_STOPPED = "not_stopped"
+    NOT_JSON = "not_json"
+    NOT_AN_OBJECT = "not_an_object"
+    DUPLICATE_KEY = "duplicate_key"
+    NOT_FINITE = "not_finite"
+    MISSING_FIELD = "missing_field"
+    WRONG_TYPE = "wrong_type"
+    OUT_OF_BOUNDS = "out_of_bounds"
+
+
+FINAL = frozenset({Refusal.MODEL_REFUSED, Refusal.CONTENT_FILTER, Refusal.NOT_A_COMPLETION})
+"""Refusals that telling the model about would not mend."""
+
+
+class Refused(Exception):
+    """A reply that is no answer: the reason, and a sentence that doesn't repeat the reply's text."""
+
+    def __init__(self, reason: Refusal, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a chat completion's body says about itself; everything may be missing."""
+
+    model: str | None = None
+    system_fingerprint: str | None = None
+    finish_reason: str | None = None
+    content: str | None = None
+    refusal: str | None = None
+    usage: Usage = Usage(None, None)
+    is_one: bool = False
+
+
+def read_completion(body: bytes) -> Completion:
+    """The parts of a chat completion that we use. Never raises: a body of another shape has `is_one` false."""
+    try:
+        document = json.loads(body)
+        choice = (document.get("choices") or [{}])[0]
+        message = choice.get("message") or {}
+        return Completion(
+            model=_word(document.get("model")),
+            system_fingerprint=_word(document.get("system_fingerprint")),
+            finish_reason=_word(choice.get("finish_reason")),
+            content=_text(message.get("content")),
+            refusal=_text(message.get("refusal")),
+            usage=_usage(document.get("usage")),
+            is_one=isinstance(document.get("choices"), list),
+        )
+    except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
+        return Completion()
+
+
+def _usage(usage: Any) -> Usage:
+    if not isinstance(usage, dict):
+        return Usage(None, None)
+    details = usage.get("prompt_tokens_details")
+    return Usage(
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+        cached_tokens=_count(details.get("cached_tokens")) if isinstance(details, dict) else None,
+    )
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST_INTEGER else None
+
+
+def _word(value: Any) -> str | None:
+    """A short printable text; a provider's oddity beyond that stays in the raw body."""
+    return value if isinstance(value, str) and len(value) <= 200 and value.isprintable() else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def accepted_values(completion: Completion, fields: Mapping[str, AnswerField]) -> dict[str, Json]:
+    """The declared fields of a good answer, in declared order. Raises Refused for anything else."""
+    values = _parsed(_finished_text(completion))
+    return {name: _checked(name, values, field) for name, field in fields.items()}
+
+
+def _finished_text(completion: Completion) -> str:
+    if not completion.is_one:
+        raise Refused(Refusal.NOT_A_COMPLETION, "The provider's reply is not a chat completion.")
+    if completion.refusal is not None:
+        raise Refused(Refusal.MODEL_REFUSED, "The model refused to answer.")
+    if completion.finish_reason == "content_filter":
+        raise Refused(Refusal.CONTENT_FILTER, "The provider's content filter stopped the reply.")
+    if completion.finish_reason == "length":
+        raise Refused(Refusal.TRUNCATED, "It was cut off at the longest allowed length.")
+    if completion.finish_reason not in ("stop", None):
+        raise Refused(Refusal.NOT_STOPPED, f"It ended by {completion.finish_reason!r}, not by `stop`.")
+    if completion.content is None or not completion.content.strip():
+        raise Refused(Refusal.NO_CONTENT, "It has no text.")
+    return completion.content
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    fenced = FENCE.fullmatch(text)
+    try:
+        value = json.loads(
+            fenced.group(1) if fenced else text, object_pairs_hook=_distinct, parse_constant=_refuse_constant
+        )
+    except (ValueError, RecursionError) as error:
+        raise Refused(Refusal.NOT_JSON, "It is not one JSON object.") from error
+    if not isinstance(value, dict):
+        raise Refused(Refusal.NOT_AN_OBJECT, f"It is a JSON {_json_type(value)}, not an object.")
+    return value
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise Refused(Refusal.DUPLICATE_KEY, "It has the same key twice.")
+    return dict(pairs)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise Refused(Refusal.NOT_FINITE, f"It holds {name}, which is not JSON.")
+
+
+def _checked(name: str, values: Mapping[str, Any], field: AnswerField) -> Json:
+    if name not in values:
+        raise Refused(Refusal.MISSING_FIELD, f"The field `{name}` is missing.")
+    value = values[name]
+    if not _has_type(value, field):
+        raise Refused(Refusal.WRONG_TYPE, f"The field `{name}` must be {field.type}, it is {_json_type(value)}.")
+    if problem := _out_of_bounds(value, field):
+        raise Refused(Refusal.OUT_OF_BOUNDS, f"The field `{name}` {problem}.")
+    return value
+
+
+def _has_type(value: Any, field: AnswerField) -> bool:
+    match field.type:
+        case "integer":
+            return isinstance(value, int) and not isinstance(value, bool)
+        case "number":
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case "boolean":
+            return isinstance(value, bool)
+        case "string" | "enum":
+            return isinstance(value, str) and _is_unicode(value)
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _out_of_bounds(value: Any, field: AnswerField) -> str | None:
+    if field.type in ("integer", "number"):
+        return _number_out_of_bounds(value, field)
+    if field.max_length is not None and len(value) > field.max_length:
+        return f"must have at most {field.max_length} characters, it has {len(value)}"
+    if field.values is not None and value not in field.values:
+        return f"must be one of {', '.join(field.values)}"
+    return None
+
+
+def _number_out_of_bounds(value: float, field: AnswerField) -> str | None:
+    if (isinstance(value, float) and not math.isfinite(value)) or abs(value) > LARGEST_INTEGER:
+        return "must be within ±2^53"
+    if field.minimum is not None and value < field.minimum:
+        return f"must be at least {field.minimum:g}"
+    if field.maximum is not None and value > field.maximum:
+        return f"must be at most {field.maximum:g}"
+    return None
+
+
+def _json_type(value: Any) -> str:
+    names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+    return names.get(type(value), "null")

@@ -1,0 +1,79 @@
+"""A record as it stands in its source, before its values are judged, and why one can't become a row.
+
+Each format has a reader (`reading_csv`, `reading_json`, `reading_tables`) that hands on what it found; `reading`
+judges it. What is wrong with one record refuses that record; what is wrong with the whole refuses the source.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from elspeth_dagster.core.errors import SourceError
+
+_EXCERPT = 32
+_PROBLEMS = 10
+
+
+class RejectionReason(StrEnum):
+    """Why a record can't become a row."""
+
+    ENCODING = "encoding"  # not UTF-8, or half of a surrogate pair
+    NUL = "nul"  # a NUL character, which no database keeps as text
+    TOO_LARGE = "too_large"  # the record as a whole
+    QUOTING = "quoting"
+    RAGGED = "ragged"  # more or fewer fields than the header
+    SYNTAX = "syntax"  # not JSON
+    TOO_DEEP = "too_deep"
+    NOT_AN_OBJECT = "not_an_object"
+    DUPLICATE_FIELD = "duplicate_field"
+    UNKNOWN_FIELD = "unknown_field"
+    MISSING_FIELD = "missing_field"
+    TYPE = "type"  # a value that isn't of its column's type
+    NOT_FINITE = "not_finite"  # NaN, Infinity
+    OUT_OF_RANGE = "out_of_range"  # a number or an instant that can't be kept exactly
+    BLANK_KEY = "blank_key"
+    REPEATED_KEY = "repeated_key"
+
+
+class Refused(Exception):  # noqa: N818 (a verdict on one record, not an error of the run)
+    """One record can't become a row. `column` is a declared column, or None where no single one is to blame."""
+
+    def __init__(self, reason: RejectionReason, message: str, column: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.column = column
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A record's fields as its format gives them; `refused` where there is no making them out."""
+
+    line: int | None
+    raw: bytes | None
+    fields: Mapping[str, object]
+    refused: Refused | None = None
+
+
+def excerpt(value: object) -> str:
+    """A value as a message may show it: escaped, and never more than a few characters of it."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= _EXCERPT else value[:_EXCERPT] + "…")
+    if value is None or isinstance(value, bool | float):
+        return repr(value)
+    return f"a value of type {type(value).__name__}"
+
+
+def check_columns(found: Sequence[object], where: str, declared: Collection[str]) -> None:
+    """Raises SourceError unless the columns found are the declared ones, each once, in any order."""
+    times = Counter(found)
+    problems = [f"column {excerpt(name)} is not declared" for name in times if name not in declared]
+    problems += [f"declared column {excerpt(name)} is missing" for name in declared if name not in times]
+    problems += [f"column {excerpt(name)} is there {n} times" for name, n in times.items() if n > 1]
+    if problems:
+        more = f"; and {len(problems) - _PROBLEMS} more" if len(problems) > _PROBLEMS else ""
+        listed = "; ".join(problems[:_PROBLEMS]) + more
+        raise SourceError(f"{where}: {listed}. Make `source.columns` and the source's columns agree.")

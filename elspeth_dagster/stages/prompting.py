@@ -1,0 +1,93 @@
+"""Templates into messages: Jinja2 in an immutable sandbox, where row text is only ever a value.
+
+A template sees `row` (the question's inputs), `lookup`, and for case studies × criteria `case_study` and `criterion`.
+Any other name, and an input that its question does not declare, is found before a run (`unknown_names`); what only a
+row can show is an undefined value at rendering, and refuses that row's question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta, nodes
+from jinja2.exceptions import SecurityError, UndefinedError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from elspeth_dagster.core.canonical import Json
+from elspeth_dagster.stages.querying import Message, Question
+
+__all__ = ["RENDER_ERRORS", "TemplateSyntaxError", "condition", "messages", "repair_messages", "unknown_names"]
+
+RENDER_ERRORS = (UndefinedError, SecurityError, TypeError, ValueError, ArithmeticError, LookupError)
+LONGEST_REPEAT = 10_000
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """No globals, no loader, and no `'a' * 10**9`: a template can't take the step's memory by one operator."""
+
+    intercepted_binops = frozenset(["*", "**"])
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        plain = isinstance(left, int | float) and isinstance(right, int | float)
+        if operator == "**" or not (plain or _is_short_repeat(left, right)):
+            raise SecurityError(f"`{operator}` of these values is not allowed in a template")
+        return super().call_binop(context, operator, left, right)
+
+
+def _is_short_repeat(left: Any, right: Any) -> bool:
+    text, times = (left, right) if isinstance(left, str) else (right, left)
+    return isinstance(text, str) and isinstance(times, int) and len(text) * times <= LONGEST_REPEAT
+
+
+def _sandbox() -> _Sandbox:
+    environment = _Sandbox(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.globals.clear()
+    return environment
+
+
+ENVIRONMENT = _sandbox()
+
+
+@lru_cache(maxsize=1024)
+def _compiled(source: str) -> Template:
+    return ENVIRONMENT.from_string(source)
+
+
+def messages(question: Question, values: Mapping[str, Json], lookup: Json) -> list[Message]:
+    """The messages that ask a question about a row. Raises one of RENDER_ERRORS when a template can't be filled."""
+    row = {name: values[column] for name, column in question.inputs.items()}
+    context = {"row": row, "lookup": lookup, **question.context}
+    asked = [{"role": "user", "content": _compiled(question.template).render(context)}]
+    if question.system is not None:
+        asked.insert(0, {"role": "system", "content": _compiled(question.system).render(context)})
+    return asked
+
+
+def repair_messages(asked: list[Message], reply: str, reason: str) -> list[Message]:
+    """The same conversation, with the refused reply and why it was refused."""
+    again = f"That reply was refused: {reason} Reply again with one JSON object that mends this, and nothing else."
+    return [*asked, {"role": "assistant", "content": reply}, {"role": "user", "content": again}]
+
+
+@lru_cache(maxsize=64)
+def condition(expression: str) -> Any:
+    """A `when` expression as a function of `row`. Raises TemplateSyntaxError."""
+    return ENVIRONMENT.compile_expression(expression, undefined_to_none=False)
+
+
+def unknown_names(source: str, known: set[str], inputs: set[str]) -> list[str]:
+    """The names a template uses that nothing will give it: `student`, `row.backgroud`. Raises TemplateSyntaxError."""
+    tree = ENVIRONMENT.parse(source)
+    undeclared = sorted(meta.find_undeclared_variables(tree) - known)
+    return undeclared + sorted({f"row.{name}" for name in _row_inputs(tree) if name not in inputs})
+
+
+def _row_inputs(tree: nodes.Template) -> Iterator[str]:
+    for access in tree.find_all((nodes.Getattr, nodes.Getitem)):
+        if isinstance(access.node, nodes.Name) and access.node.name == "row":
+            if isinstance(access, nodes.Getattr):
+                yield access.attr
+            elif isinstance(access.arg, nodes.Const) and isinstance(access.arg.value, str):
+                yield access.arg.value

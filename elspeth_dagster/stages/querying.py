@@ -1,0 +1,149 @@
+"""Which questions an assessment asks of every row: case studies × criteria, and named queries.
+
+A question's key (`cs1_diagnosis`) begins the names of its result columns. The order of the questions is the spec's:
+case study by case study, criterion by criterion, then the named queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+from elspeth_dagster.core.assessment import Assessment
+from elspeth_dagster.core.canonical import Json, compact_json
+from elspeth_dagster.core.spec import AnswerField, AssessmentSpec, LLMSpec
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question as it is asked of any row."""
+
+    key: str
+    ordinal: int
+    inputs: Mapping[str, str]
+    template: str
+    system: str | None
+    context: Mapping[str, Json]
+    fields: Mapping[str, AnswerField]
+
+    def column(self, field: str) -> str:
+        """The result column of one of its answer's fields."""
+        return f"{self.key}_{field}"
+
+    def missing_inputs(self, values: Mapping[str, Json]) -> list[str]:
+        """The source columns that it is asked about and that are null or blank in this row."""
+        return [name for name in self.inputs.values() if values[name] is None or not str(values[name]).strip()]
+
+
+def questions(assessment: Assessment) -> tuple[Question, ...]:
+    """All questions of an assessment, in order."""
+    found = (*_product(assessment), *_named(assessment))
+    return tuple(
+        Question(**{**part, "ordinal": ordinal})  # type: ignore[arg-type]
+        for ordinal, part in enumerate(found)
+    )
+
+
+def _product(assessment: Assessment) -> Iterator[dict[str, object]]:
+    spec, prompt = assessment.spec, assessment.spec.prompt
+    for case_study, criterion in product(spec.case_studies, spec.criteria):
+        yield {
+            "key": f"{case_study.name}_{criterion.name}",
+            "inputs": case_study.inputs,
+            "template": assessment.templates[prompt.template or ""],
+            "system": None if prompt.system is None else assessment.templates[prompt.system],
+            "context": {
+                "case_study": case_study.model_dump(include={"name", "description"}),
+                "criterion": criterion.model_dump(),
+            },
+            "fields": spec.answer,
+        }
+
+
+def _named(assessment: Assessment) -> Iterator[dict[str, object]]:
+    spec = assessment.spec
+    for query in spec.queries:
+        system = query.system or spec.prompt.system
+        yield {
+            "key": query.name,
+            "inputs": query.inputs,
+            "template": assessment.templates[query.template],
+            "system": None if system is None else assessment.templates[system],
+            "context": {},
+            "fields": query.answer or spec.answer,
+        }
+
+
+def result_fields(asked: tuple[Question, ...]) -> dict[str, AnswerField]:
+    """Every result column with the answer field that fills it, in order."""
+    return {question.column(name): field for question in asked for name, field in question.fields.items()}
+
+
+def request_body(spec: AssessmentSpec, question: Question, messages: list[Message], *, bounded_schema: bool) -> bytes:
+    """The bytes that are sent for a question (https://platform.openai.com/docs/api-reference/chat/create).
+
+    The same question about the same text has the same bytes in any run: nothing in them names a run or a row.
+    """
+    body: dict[str, Json] = {"model": spec.llm.model_name, "messages": messages, **_sampling(spec.llm)}
+    if spec.structured_output == "json_object":
+        body["response_format"] = {"type": "json_object"}
+    elif spec.structured_output == "json_schema":
+        body["response_format"] = _json_schema_format(question, bounded=bounded_schema)
+    return compact_json(body)
+
+
+def _sampling(llm: LLMSpec) -> dict[str, Json]:
+    given = llm.model_dump(include={"temperature", "max_tokens", "seed"}, exclude_none=True)
+    return {**given, **llm.options}
+
+
+def _json_schema_format(question: Question, *, bounded: bool) -> dict[str, Json]:
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "strict": True, "schema": answer_schema(question.fields, bounded=bounded)},
+    }
+
+
+def answer_schema(fields: Mapping[str, AnswerField], *, bounded: bool) -> dict[str, Json]:
+    """The JSON schema of an answer.
+
+    Strict structured outputs of OpenAI and Azure refuse some bounds as keywords (`maxLength` among them), so without
+    `bounded` they stand in the descriptions only. Either way every reply is held to them here.
+    """
+    return {
+        "type": "object",
+        "properties": {name: _field_schema(field, bounded=bounded) for name, field in fields.items()},
+        "required": list(fields),
+        "additionalProperties": False,
+    }
+
+
+def _field_schema(field: AnswerField, *, bounded: bool) -> dict[str, Json]:
+    schema: dict[str, Json] = {"type": "string" if field.type == "enum" else field.type}
+    if field.values is not None:
+        schema["enum"] = field.values
+    if description := " ".join(part for part in (field.description, bounds_in_words(field)) if part):
+        schema["description"] = description
+    if bounded:
+        keywords = {"minimum": field.minimum, "maximum": field.maximum, "maxLength": field.max_length}
+        schema.update({name: _plain(value) for name, value in keywords.items() if value is not None})
+    return schema
+
+
+def bounds_in_words(field: AnswerField) -> str:
+    """What an answer field may hold beyond its type, as a sentence for the model; empty when anything."""
+    words = []
+    if field.minimum is not None:
+        words.append(f"At least {field.minimum:g}.")
+    if field.maximum is not None:
+        words.append(f"At most {field.maximum:g}.")
+    if field.max_length is not None:
+        words.append(f"At most {field.max_length} characters.")
+    return " ".join(words)
+
+
+def _plain(value: float) -> float | int:
+    return int(value) if float(value).is_integer() else value

@@ -1,0 +1,141 @@
+"""A source's bytes to records and rejections: every record is one or the other, in the source's order.
+
+Each format's reader (`reading_csv`, `reading_json`, `reading_tables`) finds the records; here their values are
+coerced, their keys made and told apart, and what can't be a row becomes a rejection with the reason and the bytes
+as they came. Nothing is read ahead but what a record needs, so a source may be larger than memory (but for one
+JSON list, which is read whole, and the keys, which are kept to know a repeated one).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from elspeth_dagster.core.canonical import Json, canonical_json
+from elspeth_dagster.core.errors import SourceError
+from elspeth_dagster.core.spec import ColumnType, SourceSpec
+from elspeth_dagster.stages.coercing import coerce_text, coerce_value
+from elspeth_dagster.stages.finding import Found, Refused, RejectionReason, excerpt
+from elspeth_dagster.stages.reading_csv import find_csv
+from elspeth_dagster.stages.reading_json import find_json, find_jsonl
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Record", "Rejection", "RejectionReason", "read_frame", "read_records"]
+
+Coerce = Callable[[Any, str, ColumnType], Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A source record that can be a row.
+
+    `index` counts all records of the source from 0, rejected ones too. `line` is its first physical line, 1-based
+    (a CSV header is line 1), None for Parquet and DataFrames. `key` is the declared key's value as text, of several
+    columns the canonical JSON list. `values` has every declared column in declared order: str, int, float, bool or
+    None; date and datetime as ISO 8601 text, datetime in UTC. `raw` is the record as it came, without its final
+    line end; None for Parquet and DataFrames.
+    """
+
+    index: int
+    line: int | None
+    key: str
+    values: dict[str, Json]
+    raw: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A source record that can't be a row, and why.
+
+    `column` is a declared column, or None where no single one is to blame. `message` is a sentence for people; it
+    holds at most short, escaped excerpts. `raw` is the record as it came; for Parquet and DataFrames its JSON.
+    """
+
+    index: int
+    line: int | None
+    column: str | None
+    reason: RejectionReason
+    message: str
+    raw: bytes
+
+
+def read_records(stream: BinaryIO, name: str, source: SourceSpec) -> Iterator[Record | Rejection]:
+    """Reads a file of the source's format to its end; `name` is how errors name it.
+
+    Raises SourceError, while iterating, for what no single record can be blamed for.
+    """
+    match source.effective_format:
+        case "csv":
+            return _judged(find_csv(stream, name, source), source, coerce_text)
+        case "jsonl":
+            return _judged(find_jsonl(stream, name, source), source, coerce_value)
+        case "json":
+            return _judged(find_json(stream, name, source), source, coerce_value)
+        case "parquet":
+            from elspeth_dagster.stages.reading_tables import find_parquet  # slow to import
+
+            return _judged(find_parquet(stream, name, source), source, coerce_value)
+    raise SourceError(f"{name}: the source has no path, so there is no format to read it by.")
+
+
+def read_frame(frame: pd.DataFrame, name: str, source: SourceSpec) -> Iterator[Record | Rejection]:
+    """Reads a DataFrame, whose columns may be wider than declared.
+
+    NaN, NaT, None and NA all mean null, since pandas can't tell them apart; so does a NaN that was computed.
+    Whole floats are ints where an int is declared, midnights without a time zone dates where a date is.
+    Raises SourceError, while iterating, for columns other than declared.
+    """
+    from elspeth_dagster.stages.reading_tables import find_frame
+
+    return _judged(find_frame(frame, name, source), source, coerce_value)
+
+
+def _judged(found: Iterable[Found], source: SourceSpec, coerce: Coerce) -> Iterator[Record | Rejection]:
+    places: dict[str, str] = {}
+    for index, each in enumerate(found):
+        try:
+            result: Record | Rejection = _record(index, each, source, coerce, places)
+        except Refused as refused:
+            raw = each.raw if each.raw is not None else _rendered(each.fields)
+            result = Rejection(index, each.line, refused.column, refused.reason, refused.message, raw)
+        yield result
+
+
+def _record(index: int, found: Found, source: SourceSpec, coerce: Coerce, places: dict[str, str]) -> Record:
+    if found.refused:
+        raise found.refused
+    values = {column: coerce(found.fields[column], column, kind) for column, kind in source.columns.items()}
+    key = _key(values, source.key)
+    if key in places:
+        message = f"Key {excerpt(key)} was there already, {places[key]}; a key names one row."
+        raise Refused(RejectionReason.REPEATED_KEY, message, source.key[0] if len(source.key) == 1 else None)
+    places[key] = f"in record {index}" if found.line is None else f"on line {found.line}"
+    return Record(index, found.line, key, values, found.raw)
+
+
+def _key(values: Mapping[str, Json], columns: list[str]) -> str:
+    for column in columns:
+        if values[column] is None or not str(values[column]).strip():
+            message = f"Key column {excerpt(column)} is blank; every record needs its key."
+            raise Refused(RejectionReason.BLANK_KEY, message, column)
+    if len(columns) > 1:
+        return canonical_json([values[column] for column in columns]).decode()
+    value = values[columns[0]]
+    return value if isinstance(value, str) else canonical_json(value).decode()
+
+
+def _rendered(fields: Mapping[str, object]) -> bytes:
+    """A record that has no bytes of its own, as JSON in ASCII; what JSON can't say is named by its type."""
+    return json.dumps({column: _renderable(value) for column, value in fields.items()}).encode()
+
+
+def _renderable(value: object) -> object:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return str(value) if hasattr(value, "isoformat") else f"<{type(value).__name__}>"
+    return value

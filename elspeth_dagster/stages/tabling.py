@@ -1,0 +1,106 @@
+"""What the four assets look like: their columns, and records into Arrow batches.
+
+results     the source's columns, then `{question}_{field}`; a row per row that has a result
+answers     a row per row and question, with what was asked of whom and what it took
+failures    the source's columns, then `{question}_reason`; a row per row without all its answers
+rejections  a row per record that never became a row
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from elspeth_dagster.core.canonical import Json
+from elspeth_dagster.core.spec import AnswerField, AssessmentSpec
+from elspeth_dagster.stages.querying import Question, result_fields
+
+SOURCE_TYPES = {
+    "str": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+    "date": pa.date32(),
+    "datetime": pa.timestamp("us", tz="UTC"),
+}
+ANSWER_TYPES = {
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "string": pa.string(),
+    "boolean": pa.bool_(),
+    "enum": pa.string(),
+}
+TAKEN = [
+    ("status", pa.string()),
+    ("reason", pa.string()),
+    ("detail", pa.string()),
+    ("attempts", pa.int64()),
+    ("prompt_tokens", pa.int64()),
+    ("completion_tokens", pa.int64()),
+    ("cost_usd", pa.float64()),
+    ("latency_ms", pa.float64()),
+    ("model", pa.string()),
+    ("run_id", pa.string()),
+    ("state_id", pa.string()),
+    ("call_id", pa.string()),
+]
+REJECTIONS = pa.schema(
+    [
+        ("row_index", pa.int64()),
+        ("line", pa.int64()),
+        ("column", pa.string()),
+        ("reason", pa.string()),
+        ("message", pa.string()),
+        ("raw", pa.string()),
+    ]
+)
+
+
+def results_schema(spec: AssessmentSpec, asked: tuple[Question, ...]) -> pa.Schema:
+    """The columns of `results`."""
+    cells = [(name, ANSWER_TYPES[field.type]) for name, field in result_fields(asked).items()]
+    return pa.schema([*_source_columns(spec), *cells])
+
+
+def answers_schema(spec: AssessmentSpec, asked: tuple[Question, ...]) -> pa.Schema:
+    """The columns of `answers`."""
+    key = [(name, SOURCE_TYPES[spec.source.columns[name]]) for name in spec.source.key]
+    fields = [(name, ANSWER_TYPES[field.type]) for name, field in answer_fields(asked).items()]
+    return pa.schema([*key, ("row_index", pa.int64()), ("question", pa.string()), *fields, *TAKEN])
+
+
+def failures_schema(spec: AssessmentSpec, asked: tuple[Question, ...]) -> pa.Schema:
+    """The columns of `failures`."""
+    reasons = [(f"{question.key}_reason", pa.string()) for question in asked]
+    return pa.schema([*_source_columns(spec), *reasons])
+
+
+def answer_fields(asked: tuple[Question, ...]) -> dict[str, AnswerField]:
+    """Every answer field of every question by name; questions that share a name share its type."""
+    return {name: field for question in asked for name, field in question.fields.items()}
+
+
+def _source_columns(spec: AssessmentSpec) -> list[tuple[str, pa.DataType]]:
+    return [(name, SOURCE_TYPES[kind]) for name, kind in spec.source.columns.items()]
+
+
+def record_batch(schema: pa.Schema, records: Iterable[Mapping[str, Json]]) -> pa.RecordBatch:
+    """Records as an Arrow batch; a field that a record doesn't have is null."""
+    rows = list(records)
+    columns = [pa.array([_cell(row.get(field.name), field.type) for row in rows], field.type) for field in schema]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _cell(value: Json, kind: pa.DataType) -> Any:
+    if value is None:
+        return None
+    if pa.types.is_date(kind):
+        return date.fromisoformat(value)
+    if pa.types.is_timestamp(kind):
+        return datetime.fromisoformat(value)
+    if pa.types.is_floating(kind):
+        return float(value)
+    return value
