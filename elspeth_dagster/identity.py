@@ -12,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 
 from elspeth_dagster.core.assessment import Assessment
-from elspeth_dagster.core.canonical import Json, canonical_json
+from elspeth_dagster.core.canonical import Json, canonical_json, ordered_json
 from elspeth_dagster.landscape import runs
 from elspeth_dagster.landscape.ledger import Landscape, now
 from elspeth_dagster.landscape.records import Edge, Node, Payload, Run
@@ -58,7 +58,7 @@ def execution(context: dg.OpExecutionContext) -> Execution:
 
 def begin_run(context: dg.OpExecutionContext, landscape: Landscape, assessment: Assessment) -> None:
     """Put the run, and the four ops of this assessment with the configuration they work by, on record."""
-    config = Payload.of(canonical_json(assessment.document()))
+    config = Payload.of(ordered_json(assessment.document()))
     run_config = Payload.of(canonical_json(_jsonable(context.run.run_config)))
     nodes = [
         Node(

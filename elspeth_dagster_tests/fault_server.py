@@ -515,7 +515,11 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Reads on; answers what is whole."""
         self.buffer += data
-        self.next()
+        if self.buffer[:1].isalpha():
+            self.next()
+        else:
+            self.transport.write(error_reply(400, "That is no HTTP.", None).bytes())
+            self.transport.close()
 
     def next(self) -> None:
         """Answers the requests that have come, one after the other."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from elspeth_dagster.core.canonical import Json, canonical_json, sha256
+from elspeth_dagster.core.canonical import Json, ordered_json, sha256
 from elspeth_dagster.core.spec import AssessmentSpec
 
 
@@ -32,4 +32,4 @@ class Assessment:
     @property
     def version(self) -> str:
         """The hash of all that decides what is asked and how it is read."""
-        return sha256(canonical_json(self.document()))
+        return sha256(ordered_json(self.document()))

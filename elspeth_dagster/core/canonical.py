@@ -34,6 +34,11 @@ def compact_json(value: Json) -> bytes:
     return text.encode()
 
 
+def ordered_json(value: Json) -> bytes:
+    """JSON of a declaration, in which the order of keys means something (columns, answer fields): it is kept."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
 def sha256(data: bytes) -> str:
     """`sha256:<hex>` of some bytes."""
     return PREFIX + hashlib.sha256(data).hexdigest()

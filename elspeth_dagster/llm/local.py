@@ -107,13 +107,17 @@ class LocalModel:
         """The address that the child writes into its log when it is ready."""
         deadline = time.monotonic() + self._start_seconds
         while time.monotonic() < deadline:
-            ended = self._process.poll() is not None  # before the log is read, so that its last words are there
+            ended = (
+                self._process.poll() is not None
+            )  # before the log is read, so that its last words are there
             said = self._log.read_text(errors="replace")
             if not ended and (serving := _SERVING.search(said)):
                 return serving[1]
             if ended:
                 error = _ERROR.search(said)
-                raise ProviderError(error[1] if error else f"The local model died while starting; see {self._log}.")
+                raise ProviderError(
+                    error[1] if error else f"The local model died while starting; see {self._log}."
+                )
             time.sleep(0.05)
         raise ProviderError(f"The local model did not start in {self._start_seconds:g} s; see {self._log}.")
 
@@ -230,14 +234,16 @@ def _wait_for_the_end(parent: int | None) -> None:
         pass
 
 
+class _Unusable(click.ClickException):
+    exit_code = 2
+
+
 @contextmanager
 def _errors_as_sentences() -> Iterator[None]:
     try:
         yield
     except ProviderError as error:
-        refused = click.ClickException(str(error))
-        refused.exit_code = 2
-        raise refused from error
+        raise _Unusable(str(error)) from error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -264,12 +270,36 @@ def fetch_command(cache: Path) -> None:
 
 @main.command("serve")
 @_cache_option
-@click.option("--port", default=8080, show_default=True, help="On 127.0.0.1; 0 takes any free port.")
-@click.option("--model", type=click.Path(path_type=Path), help=f"A GGUF file. [default: {SMOLLM2.file_name}]")
-@click.option("--ctx", default=2048, show_default=True, help="Longest prompt and reply together, in tokens.")
-@click.option("--slots", default=1, show_default=True, help="Requests at a time; above 1, replies may vary.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="On 127.0.0.1; 0 takes any free port.",
+)
+@click.option(
+    "--model",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help=f"A GGUF file. [default: {SMOLLM2.file_name}]",
+)
+@click.option(
+    "--ctx",
+    type=click.IntRange(1),
+    default=2048,
+    show_default=True,
+    help="Longest prompt and reply together, in tokens.",
+)
+@click.option(
+    "--slots",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Requests at a time; above 1, replies may vary.",
+)
 @click.option("--parent", type=int, hidden=True, help="Stop when the process with this id is not the parent.")
-def serve_command(cache: Path, port: int, model: Path | None, ctx: int, slots: int, parent: int | None) -> None:
+def serve_command(
+    *, cache: Path, port: int, model: Path | None, ctx: int, slots: int, parent: int | None
+) -> None:
     """Serve a model until Ctrl-C or SIGTERM; the default model's weights are fetched when they are missing."""
     with _errors_as_sentences():
         serve(model or fetch_weights(cache), port, ctx, slots, parent)

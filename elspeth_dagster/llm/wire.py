@@ -18,8 +18,8 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Self
-from urllib.parse import SplitResult, unquote_plus, urlsplit
+from typing import Self
+from urllib.parse import unquote, unquote_plus, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -102,7 +102,7 @@ class Wire:
         self._redactor = Redactor(secrets, self._fingerprint_key)
         self.head = _head(request, self._settings.api_key, self._redactor, self._fingerprint_key)
         self._url = URL(self.head.url, encoded=True)
-        self._options: dict[str, Any] = {"allow_redirects": False, **proxy}
+        self._proxy = proxy
         self._session = aiohttp.ClientSession(
             headers=self.head.headers,
             connector=aiohttp.TCPConnector(limit=self._max_concurrency),
@@ -134,7 +134,8 @@ class Wire:
             self._url,
             data=body,
             headers={"idempotency-key": idempotency_key},
-            **self._options,
+            allow_redirects=False,
+            proxy=self._proxy,
         ) as response:
             arrived.status = response.status
             arrived.headers = _kept_headers(response)
@@ -212,7 +213,9 @@ def _without_dummy_key(settings: ProviderSettings) -> dict[str, str | openai.Omi
 
 def _head(request: httpx2.Request, api_key: str | None, redactor: Redactor, key: bytes) -> Head:
     url = str(request.url)
-    headers = {name: value for name, value in request.headers.items() if name not in ("host", "content-length")}
+    headers = {
+        name: value for name, value in request.headers.items() if name not in ("host", "content-length")
+    }
     headers["accept-encoding"] = "identity"
     shown = {name: _shown_header(name, value, api_key, key) for name, value in headers.items()}
     evidence = {
@@ -235,7 +238,9 @@ def _shown_url(url: str, api_key: str | None, key: bytes) -> str:
     parts = urlsplit(url)
     pairs = [pair.partition("=") for pair in parts.query.split("&")]
     query = "&".join(
-        name + equals + (fingerprint(unquote_plus(value), key) if _is_credential(name, value, api_key) else value)
+        name
+        + equals
+        + (fingerprint(unquote_plus(value), key) if _is_credential(name, value, api_key) else value)
         for name, equals, value in pairs
     )
     return parts._replace(query=query).geturl()
@@ -258,30 +263,21 @@ def _secrets(request: httpx2.Request, api_key: str | None) -> Iterator[str]:
             yield unquote_plus(value)
 
 
-def _proxy(scheme: str, host: str) -> tuple[dict[str, Any], list[str]]:
-    """aiohttp's options for the environment's proxy, and the secrets in them.
+def _proxy(scheme: str, host: str) -> tuple[str | None, list[str]]:
+    """The environment's proxy for an address, and the secrets in it.
 
     aiohttp's own `trust_env` is not used: it reads environment and netrc for every request, in a thread, and sends
     a password from netrc that would be in no evidence.
     """
     address = getproxies().get(scheme)
     if not address or proxy_bypass(host):
-        return {}, []
-    parts = urlsplit(address if "://" in address else f"http://{address}")
+        return None, []
+    address = address if "://" in address else f"http://{address}"
+    parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise SettingsError(f"{scheme.upper()}_PROXY is no address of an HTTP proxy")
-    options: dict[str, Any] = {"proxy": parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()}
-    credential = _proxy_credential(parts)
-    if credential is None:
-        return options, []
-    options["proxy_headers"] = {"Proxy-Authorization": credential}
-    return options, [credential.removeprefix("Basic "), unquote_plus(parts.password or "")]
-
-
-def _proxy_credential(parts: SplitResult) -> str | None:
-    if not parts.username:
-        return None
-    return aiohttp.encode_basic_auth(unquote_plus(parts.username), unquote_plus(parts.password or ""))
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    return address, [password, aiohttp.encode_basic_auth(user, password).removeprefix("Basic ")]
 
 
 # What came back ------------------------------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
 """CSV after RFC 4180, record by record: commas, quotes doubled inside quotes, a header in the first record.
 
-A record goes on over a line end while a quote is open, and a quote is open after an odd number of quotes. RFC 4180
-allows quotes only around a field and, doubled, inside such a field, so a sound record has an even number of them:
-a stray quote can't pair up with sound records that follow it. Its line alone is refused and reading resumes at the
-next line. Lines end with CRLF, LF or CR. An empty line between records is not a record.
+A record goes on over a line end while a quote is open, that is after an odd number of quotes. Lines that quotes hold
+together but that make no record of RFC 4180 (quotes only around a field, and doubled inside such a field) have a stray
+quote: the first of them is refused alone, and reading resumes at the next. So sound records that follow are not
+swallowed, unless their own quotes happen to fit the stray one, as those of a field that begins with a line end may.
+Lines end with CRLF, LF or CR. An empty line between records is not a record.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from elspeth_dagster.stages.splitting import Line, decoded, physical_lines, with
 _MAX_DIGITS = 400  # no float has more; beyond 4300, int() raises
 
 _OPEN, _COMMA, _CLOSE = (re.compile(rf"[ \t\r\n]*+\{mark}[ \t\r\n]*+") for mark in "[,]")
-_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
 
 
 class JsonObject(list[tuple[str, object]]):
@@ -65,7 +65,9 @@ def _elements(text: str, name: str) -> Iterator[tuple[int, int]]:
     """Where each element of the list begins and ends."""
     opened = _OPEN.match(text)
     if opened is None:
-        raise SourceError(f"{name}: is not a JSON list of objects. Wrap it in [ ], or declare `format: jsonl`.")
+        raise SourceError(
+            f"{name}: is not a JSON list of objects. Wrap it in [ ], or declare `format: jsonl`."
+        )
     at = opened.end()
     closed = _CLOSE.match(text, at)
     while closed is None:
@@ -124,11 +126,15 @@ def _value(text: str) -> object:
 
 def _fields(value: object, source: SourceSpec) -> dict[str, object]:
     if not isinstance(value, JsonObject):
-        raise Refused(RejectionReason.NOT_AN_OBJECT, f"The record must be a JSON object, not {excerpt(value)}.")
+        raise Refused(
+            RejectionReason.NOT_AN_OBJECT, f"The record must be a JSON object, not {excerpt(value)}."
+        )
     fields: dict[str, object] = {}
     for name, field in value:
         if name not in source.columns:
-            raise Refused(RejectionReason.UNKNOWN_FIELD, f"Field {excerpt(name)} is not declared as a column.")
+            raise Refused(
+                RejectionReason.UNKNOWN_FIELD, f"Field {excerpt(name)} is not declared as a column."
+            )
         if name in fields:
             raise Refused(RejectionReason.DUPLICATE_FIELD, f"Field {excerpt(name)} is there twice.", name)
         fields[name] = field

@@ -34,7 +34,7 @@ def find_parquet(stream: BinaryIO, name: str, source: SourceSpec) -> Iterator[Fo
             raise SourceError(f"{name}: is empty. Check what wrote it.")
         try:
             yield from _from_parquet(pq.ParquetFile(file), name, source)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise SourceError(f"{name}: can't be read as Parquet ({error}). Export it anew.") from error
 
 

@@ -9,7 +9,6 @@ import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import TextIOWrapper
-from itertools import count
 from typing import BinaryIO, Literal
 
 from elspeth_dagster.core.errors import SourceError
@@ -43,18 +42,21 @@ def physical_lines(stream: BinaryIO, name: str, newline: Literal["", "\n"]) -> I
     UTF-16 and UTF-32.
     """
     text = TextIOWrapper(stream, encoding="latin-1", newline=newline)  # latin-1: each byte is one character
-    ends = newline or "\r\n"
+    number, last = 0, ""
     try:
-        for number in count(1):
-            piece = text.readline(MAX_RECORD_BYTES + 1)
+        while piece := text.readline(MAX_RECORD_BYTES + 1):
+            cut_in_crlf, last = last.endswith("\r") and piece == "\n", piece
+            if cut_in_crlf:
+                continue
+            number += 1
             data = piece.encode("latin-1")
-            data = without_bom(data, name) if number == 1 else data
-            if not piece:
-                return
-            yield Line(number, data, len(piece) + _skip_rest(text, piece, ends))
+            size, last = _skip_rest(text, piece, newline or "\r\n")
+            yield Line(number, without_bom(data, name) if number == 1 else data, size)
     finally:
         if not stream.closed:
             text.detach()  # or it would close a stream that isn't ours
+    if number == 0:
+        raise _empty(name)
 
 
 def without_bom(data: bytes, name: str) -> bytes:
@@ -66,7 +68,7 @@ def without_bom(data: bytes, name: str) -> bytes:
         raise SourceError(f"{name}: is UTF-16 or UTF-32. Convert it to UTF-8.")
     data = data.removeprefix(codecs.BOM_UTF8)
     if not data:
-        raise SourceError(f"{name}: is empty. Check what wrote it.")
+        raise _empty(name)
     return data
 
 
@@ -84,7 +86,10 @@ def decoded(record: Line) -> str:
             f"it may have {MAX_RECORD_BYTES}.",
         )
     if b"\0" in record.data:
-        raise Refused(RejectionReason.NUL, "The record holds a NUL byte; is the file UTF-8 text?")
+        raise Refused(
+            RejectionReason.NUL,
+            "The record holds a NUL byte, which no database keeps as text; save the file as UTF-8.",
+        )
     try:
         return record.data.decode()
     except UnicodeDecodeError as error:
@@ -92,10 +97,14 @@ def decoded(record: Line) -> str:
         raise Refused(RejectionReason.ENCODING, f"{found}; save the file as UTF-8.") from None
 
 
-def _skip_rest(text: TextIOWrapper, piece: str, ends: str) -> int:
-    """Passes over what is left of a line longer than a record may be; says how long that was."""
-    skipped = 0
+def _skip_rest(text: TextIOWrapper, piece: str, ends: str) -> tuple[int, str]:
+    """Passes over what is left of a line longer than a record may be; its size, and its last piece."""
+    size = len(piece)
     while len(piece) > MAX_RECORD_BYTES and piece[-1] not in ends:
         piece = text.readline(MAX_RECORD_BYTES + 1)
-        skipped += len(piece)
-    return skipped
+        size += len(piece)
+    return size, piece
+
+
+def _empty(name: str) -> SourceError:
+    return SourceError(f"{name}: is empty. Check what wrote it.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import ROUND_HALF_EVEN, Decimal
+from fractions import Fraction
 
 import genai_prices
 import pytest
@@ -13,12 +14,23 @@ from hypothesis import strategies as st
 from elspeth_dagster.llm.prices import cost_nanousd
 from elspeth_dagster.stages.calling import Usage
 
-MODELS = [(provider.id, model.id) for provider in providers if provider.id in ("openai", "azure") for model in provider.models]
+MODELS = [
+    (provider.id, model.id)
+    for provider in providers
+    if provider.id in ("openai", "azure")
+    for model in provider.models
+]
 TOKENS = st.integers(min_value=0, max_value=2_000_000)
 
 
 def test_a_known_model_costs_what_its_listed_rates_multiply_to() -> None:
-    model = next(model for provider in providers if provider.id == "openai" for model in provider.models if model.id == "gpt-4o-mini")
+    model = next(
+        model
+        for provider in providers
+        if provider.id == "openai"
+        for model in provider.models
+        if model.id == "gpt-4o-mini"
+    )
     rates = model.prices
     assert isinstance(rates, genai_prices.types.ModelPrice)
     dollars_per_million = rates.input_mtok * 990 + rates.cache_read_mtok * 10 + rates.output_mtok * 100  # type: ignore[operator]
@@ -27,7 +39,9 @@ def test_a_known_model_costs_what_its_listed_rates_multiply_to() -> None:
 
 def test_a_dated_model_name_is_the_same_model() -> None:
     usage = Usage(1234, 56)
-    assert cost_nanousd("openai", "gpt-4o-mini-2024-07-18", usage) == cost_nanousd("openai", "gpt-4o-mini", usage)
+    assert cost_nanousd("openai", "gpt-4o-mini-2024-07-18", usage) == cost_nanousd(
+        "openai", "gpt-4o-mini", usage
+    )
 
 
 @settings(max_examples=300, deadline=None)
@@ -55,7 +69,8 @@ def test_a_long_prompt_pays_its_tier() -> None:
         (provider.id, model.id)
         for provider in providers
         for model in provider.models
-        if isinstance(model.prices, genai_prices.types.ModelPrice) and isinstance(model.prices.input_mtok, tiered)
+        if isinstance(model.prices, genai_prices.types.ModelPrice)
+        and isinstance(model.prices.input_mtok, tiered)
     )
     short, long = (cost_nanousd(provider, model, Usage(tokens, 0)) for tokens in (1000, 1_000_000))
     assert short is not None
@@ -73,7 +88,16 @@ def test_an_unknown_provider_has_no_cost() -> None:
 
 
 @pytest.mark.parametrize(
-    "usage", [None, Usage(None, 100), Usage(1000, None), Usage(-1, 100), Usage(1000, -1), Usage(10, 1, 11), Usage(10, 1, -1)]
+    "usage",
+    [
+        None,
+        Usage(None, 100),
+        Usage(1000, None),
+        Usage(-1, 100),
+        Usage(1000, -1),
+        Usage(10, 1, 11),
+        Usage(10, 1, -1),
+    ],
 )
 def test_usage_that_is_not_reported_or_impossible_has_no_cost(usage: Usage | None) -> None:
     assert cost_nanousd("openai", "gpt-4o-mini", usage) is None
@@ -84,9 +108,12 @@ def test_a_local_model_costs_nothing() -> None:
     assert cost_nanousd("local", "anything", None) == 0
 
 
-def test_half_a_nano_dollar_is_rounded_to_even(monkeypatch: pytest.MonkeyPatch) -> None:
-    from elspeth_dagster.llm import prices
-
-    half = prices.Listing(Decimal(0), Decimal("0.0005"), Decimal("0.0005"), Decimal("0.001"))
-    monkeypatch.setattr(prices, "_listing", lambda provider, model, minute: half)
-    assert [cost_nanousd("openai", "x", Usage(tokens, 0)) for tokens in (1, 2, 3, 5)] == [0, 1, 2, 2]
+def test_half_a_nano_dollar_is_rounded_to_even() -> None:
+    entry = genai_prices.calc_price(genai_prices.Usage(), "command-r7b", provider_id="cohere")
+    rate = entry.model_price.input_mtok
+    assert isinstance(rate, Decimal)
+    exact = [Fraction(rate) * 1000 * tokens for tokens in range(1, 9)]
+    assert any(nano.denominator == 2 for nano in exact)
+    assert [cost_nanousd("cohere", "command-r7b", Usage(tokens, 0)) for tokens in range(1, 9)] == [
+        round(nano) for nano in exact
+    ]

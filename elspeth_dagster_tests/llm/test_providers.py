@@ -23,7 +23,9 @@ def test_the_client_never_tries_again_by_itself(settings: ProviderSettings) -> N
     assert openai_client(settings).max_retries == 0
 
 
-def test_openai_is_asked_at_its_own_address_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openai_is_asked_at_its_own_address_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://elsewhere.example/v1")
     assert str(openai_client(OPENAI).base_url) == "https://api.openai.com/v1/"
 
@@ -64,7 +66,9 @@ def test_organization_and_project_come_from_the_settings_only(monkeypatch: pytes
         (dataclasses.replace(LOCAL, provider="anthropic"), "ELSPETH_LLM"),  # type: ignore[arg-type]
     ],
 )
-def test_a_setting_that_cannot_work_is_named_and_its_secret_is_not(settings: ProviderSettings, named: str) -> None:
+def test_a_setting_that_cannot_work_is_named_and_its_secret_is_not(
+    settings: ProviderSettings, named: str
+) -> None:
     with pytest.raises(SettingsError) as refused:
         openai_client(settings)
     assert named in str(refused.value)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from elspeth_dagster.llm.secrets import PUBLIC_KEY, SHORTEST_SEARCHED, Redactor, fingerprint
 
-KEY = "sk-proj-Abc/12+34=/5&6\"7 é"
+KEY = 'sk-proj-Abc/12+34=/5&6"7 é'
 
 
 def test_a_fingerprint_is_an_hmac_that_anyone_with_secret_and_key_can_recompute() -> None:
@@ -64,7 +64,10 @@ def test_a_secret_that_a_cut_body_ends_within_is_replaced_too(kept: int) -> None
 
 
 def test_the_beginning_of_a_secret_in_a_whole_body_is_no_secret() -> None:
-    assert Redactor(["sk-0123456789abcdef"]).bytes(b"keys look like sk-01234567") == (b"keys look like sk-01234567", False)
+    assert Redactor(["sk-0123456789abcdef"]).bytes(b"keys look like sk-01234567") == (
+        b"keys look like sk-01234567",
+        False,
+    )
 
 
 @pytest.mark.parametrize("word", ["", "x", "none", "EMPTY", "1234567"])

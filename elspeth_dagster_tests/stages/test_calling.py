@@ -97,7 +97,8 @@ def test_retry_after_in_seconds_is_bounded_to_five_minutes(asked: str, seconds: 
 
 
 @pytest.mark.parametrize(
-    "asked", ["", "-1", "nan", "NaN", "inf", "Infinity", "1e9", "1_0", "soon", "+3", "0x10", "٣", "3;4", "1,5", "."]
+    "asked",
+    ["", "-1", "nan", "NaN", "inf", "Infinity", "1e9", "1_0", "soon", "+3", "0x10", "٣", "3;4", "1,5", "."],
 )
 def test_a_retry_after_that_makes_no_sense_is_ignored(asked: str) -> None:
     assert retry_after_seconds({"retry-after": asked}, NOW) is None

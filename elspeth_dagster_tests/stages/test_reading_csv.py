@@ -297,18 +297,49 @@ def test_whatever_was_written_as_csv_is_read_back_exactly(rows, quoting):
     assert [list(record.values.values()) for record in read(data, TYPED)] == expected
 
 
-ROWS = st.dictionaries(KEYS, TEXT, min_size=1, max_size=6)
-GARBAGE = SOUP.map(lambda soup: soup.replace(b"\n", b"").replace(b"\r", b"")).filter(None)
+ONE_LINE = st.text(st.characters(exclude_characters="\0\r\n", exclude_categories=["Cs"]))
+MULTI_LINE = TEXT.map(lambda text: "x" + text)  # its quotes can't be taken for the end of another field
+ROWS = st.lists(st.tuples(ONE_LINE, ONE_LINE) | st.tuples(MULTI_LINE, MULTI_LINE), min_size=1, max_size=6)
+GARBAGE = SOUP.map(lambda soup: soup.replace(b"\n", b"").replace(b"\r", b"")).filter(len)
+
+
+THREE = source("csv", {"id": "str", "text": "str", "more": "str"})
+
+
+def numbered(*blocks):
+    """The rows of several blocks with a column of unique keys before them."""
+    keys = map("key {}".format, range(100))
+    return [[(next(keys), *row) for row in block] for block in blocks]
+
+
+def rows_of(results):
+    return [tuple(record.values.values()) for record in results if isinstance(record, Record)]
 
 
 @given(ROWS, ROWS, GARBAGE)
-@example({"a": "1"}, {"b": ",,", "c": "\n", "d": '"'}, b'x,"')
+@example([("a", "1")], [("b", ",,"), ("c", "\n"), ("d", '"')], b'x,"').xfail(
+    reason="quotes around a lone line end fit a stray quote: no reader of CSV can tell"
+)
+@example([("a", "1")], [("b", ",,"), ("c", "x\n"), ("d", '"')], b'x,"')
 @settings(max_examples=500)
 def test_one_corrupt_record_never_changes_its_neighbours(before, after, garbage):
-    after = {"after " + key: text for key, text in after.items()}
-    head = written({"before " + key: text for key, text in before.items()}.items(), ["id", "text"])
-    tail = written(after.items(), ["id", "text"]).removeprefix(b"id,text\r\n")
-    sound = [(record.key, record.values) for record in read(head + tail, TWO)]
-    results = read(head + garbage + b"\r\n" + tail, TWO)
+    before, after = numbered(before, after)
+    data = written(before, list(THREE.columns)) + garbage + b"\r\n" + written(after[1:], after[0])
+    results = read(data, THREE)
     del results[len(before)]
-    assert [(record.key, record.values) for record in results] == sound
+    assert rows_of(results) == before + after
+    assert len(results) == len(before + after)
+
+
+@given(ROWS, ROWS, ROWS, st.data())
+@settings(max_examples=500)
+def test_one_damaged_byte_never_changes_the_neighbours_of_its_record(before, victim, after, data):
+    before, victim, after = numbered(before, victim[:1], after)
+    damaged = bytearray(written([], victim[0]))
+    at = data.draw(st.integers(0, len(damaged) - 3), label="position, before the line end")
+    damaged[at : at + 1] = data.draw(
+        st.sampled_from([b"", b'"', b'""', b",", b"\xff", b"\0"]), label="damage"
+    )
+    results = read(written(before, list(THREE.columns)) + damaged + written(after[1:], after[0]), THREE)
+    assert rows_of(results[: len(before)]) == before
+    assert rows_of(results[-len(after) :]) == after

@@ -121,9 +121,9 @@ def test_jsonl_lines_end_at_line_feeds_only():
 
 def test_a_line_larger_than_a_record_may_be_is_rejected_with_its_beginning(monkeypatch):
     monkeypatch.setattr(splitting, "MAX_RECORD_BYTES", 40)
-    big, sound = read(b'{"id": "' + b"x" * 30 + b"\r" * 60 + b'"}\n' + A, LINES)
+    big, sound = read(b'{"id": "' + b"x" * 30 + b"\r" * 2 + b"y" * 60 + b'"}\n' + A, LINES)
     assert told(big) == (1, "too_large", None)
-    assert big.raw == b'{"id": "' + b"x" * 30 + b"\r" * 3
+    assert big.raw == b'{"id": "' + b"x" * 30 + b"\r\ry"
     assert told(sound) == (2, "a", 1, 1.0)
 
 
