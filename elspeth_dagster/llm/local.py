@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import click
 
@@ -173,7 +173,7 @@ def check_port(port: int) -> None:
 
 
 def _started_server(model: Path, port: int, context: int, slots: int) -> Any:
-    """The server, its model loaded and warm, answering on loopback only. It stops when it is deleted."""
+    """The server, its model loaded and warm, answering on loopback only."""
     # OpenMP's threads spin while they wait and starve each other on a busy machine; read once, on import.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
@@ -215,14 +215,18 @@ def _close_side_doors(parameters: Any, port: int) -> None:
     parameters.cors_origins = f"http://{HOST}:{port}"
 
 
-def serve(model: Path, port: int, context: int, slots: int, parent: int | None = None) -> None:
-    """Serves a GGUF file until SIGTERM, SIGINT, or the end of the process `parent`. Raises ProviderError."""
+def serve(model: Path, port: int, context: int, slots: int, parent: int | None = None) -> NoReturn:
+    """Serves a GGUF file until SIGTERM, SIGINT, or the end of the process `parent`, and ends this process.
+
+    Raises ProviderError when it can't.
+    """
     check_machine()
     check_port(port)
     server = _started_server(model, port, context, slots)
     click.echo(f"serving {model.name} at {server.listening_address}/v1")
     _wait_for_the_end(parent)
     click.echo("stopped")
+    os._exit(0)  # deleting the server would wait for the replies under way, and there is nothing to save
 
 
 def _wait_for_the_end(parent: int | None) -> None:

@@ -1,0 +1,48 @@
+# make demo   one slice of the sample, asked of a local model in a real Dagster run
+# make test   all tests, types, style and the import contract
+# make ui     Dagster's web pages with the sample, on http://127.0.0.1:3000
+# Needs Python >= 3.11 and make; everything else goes into .venv and .cache.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
+CACHE := .cache/models
+
+.PHONY: demo test ui bench lock clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.installed $(DAGSTER_HOME)/dagster.yaml
+	@$(BIN)/python -m elspeth_dagster.demo --cache $(CACHE)
+
+ui: $(VENV)/.installed $(DAGSTER_HOME)/dagster.yaml
+	@$(BIN)/python -m elspeth_dagster.ui --cache $(CACHE)
+
+test: $(VENV)/.installed
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --config setup.cfg
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
+
+bench: $(VENV)/.installed
+	@$(BIN)/python benchmarks/ask_step.py
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "elspeth_dagster needs Python 3.11 or newer: make PYTHON=python3.12 …")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (a minute, the first time) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DAGSTER_HOME)/dagster.yaml: examples/one_machine/dagster.yaml
+	@mkdir -p $(DAGSTER_HOME)
+	@cp $< $@
+
+lock:
+	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) .cache .dagster_home
