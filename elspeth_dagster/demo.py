@@ -23,7 +23,8 @@ from elspeth_dagster.core.settings import Settings
 from elspeth_dagster.landscape import runs
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Run
-from elspeth_dagster.landscape.schema import answers, calls, replies, tokens
+from elspeth_dagster.landscape.schema import answers, calls, replies, rows, tokens
+from elspeth_dagster.landscape.schema import runs as runs_table
 from elspeth_dagster.landscape.words import TokenKind
 
 ASSESSMENT = "case_studies"
@@ -100,7 +101,9 @@ def _tell_progress(landscape: Landscape, before: str | None, done: threading.Eve
 
 def _newest(landscape: Landscape) -> str | None:
     with landscape.read() as connection:
-        return connection.scalar(sa.text("SELECT run_id FROM runs ORDER BY started_at DESC LIMIT 1"))
+        newest = sa.select(runs_table.c.run_id).order_by(runs_table.c.started_at.desc()).limit(1)
+        found: str | None = connection.scalar(newest)
+    return found
 
 
 def _progress_line(landscape: Landscape, run_id: str) -> str:
@@ -111,13 +114,11 @@ def _progress_line(landscape: Landscape, run_id: str) -> str:
     return f"  {rows} rows admitted, {sent} calls sent, {settled} questions settled"
 
 
-def _count(table: sa.Table) -> sa.Select[tuple[int]]:
+def _count(table: sa.Table) -> sa.Select[int]:
     return sa.select(sa.func.count()).select_from(table)
 
 
-def _tell(
-    connection: sa.Connection, run: Run, result: dg.ExecuteInProcessResult, seconds: float, home: Path
-) -> None:
+def _tell(connection: sa.Connection, run: Run, result: dg.ExecuteInProcessResult, seconds: float, home: Path) -> None:
     partition = json.loads(run.partition_keys)[0]
     numbers = _numbers(result)
     if numbers:
@@ -134,8 +135,9 @@ def _tell(
 
 
 def _numbers(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
-    found = [event for event in result.get_asset_materialization_events() if event.asset_key.path[-1] == "results"]
-    return {} if not found else {name: value.value for name, value in found[0].materialization.metadata.items()}
+    made = [event.materialization for event in result.get_asset_materialization_events()]
+    found = [asset.metadata for asset in made if asset.asset_key.path[-1] == "results"]
+    return {name: value.value for name, value in found[0].items()} if found else {}
 
 
 def _table(path: Path) -> str:
@@ -144,7 +146,7 @@ def _table(path: Path) -> str:
     return results[["submission_id", *scores]].to_string(index=False)
 
 
-def _spent(run_id: str) -> sa.Select[Any]:
+def _spent(run_id: str) -> sa.Select[int, Any, int]:
     unpriced = sa.case((replies.c.outcome == "success", replies.c.cost_nanousd.is_(None)), else_=False)
     return (
         sa.select(sa.func.count(), sa.func.sum(replies.c.cost_nanousd), sa.func.sum(sa.cast(unpriced, sa.Integer)))
@@ -155,16 +157,15 @@ def _spent(run_id: str) -> sa.Select[Any]:
 
 
 def _next_steps(connection: sa.Connection, run: Run) -> str:
-    key = connection.scalar(
-        sa.text("SELECT row_key FROM rows WHERE run_id = :run_id ORDER BY row_index LIMIT 1"), {"run_id": run.run_id}
-    )
+    first = sa.select(rows.c.row_key).where(rows.c.run_id == run.run_id).order_by(rows.c.row_index).limit(1)
+    key = connection.scalar(first)
     return (
         "\nNext:\n"
         "  make ui                                                the run, its graph and its assets in Dagster\n"
         f"  .venv/bin/elspeth-dagster explain {run.run_id[:8]} --row {key}    why this row got its scores\n"
-        "  OPENAI_API_KEY=… make demo                             the same of OpenAI (or AZURE_OPENAI_ENDPOINT=…\n"
-        "                                                         AZURE_OPENAI_API_KEY=… OPENAI_API_VERSION=… of Azure),\n"
-        "                                                         once defs.yaml names one of its models"
+        "  OPENAI_API_KEY=… make demo                             the same of OpenAI, once defs.yaml names its model;\n"
+        "                                                         or AZURE_OPENAI_ENDPOINT=… AZURE_OPENAI_API_KEY=…\n"
+        "                                                         OPENAI_API_VERSION=… make demo, of Azure"
     )
 
 

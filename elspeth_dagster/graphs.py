@@ -3,12 +3,15 @@
 source slice ─► admit_rows ─► aggregate_rows ─► ask_batches[shard] ─► collect_results ─► four assets
 """
 
+from typing import Any
+
 import dagster as dg
 
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.ops import admit_frame, admit_rows, aggregate_rows, ask_batches, collect_results
 
 ASSETS = ("results", "answers", "failures", "rejections")
+Outputs = dict[str, Any]
 OUTS = {name: dg.GraphOut() for name in ASSETS}
 
 
@@ -17,13 +20,13 @@ def assessment_graph(assessment: Assessment, project_root: str, description: str
     name, config = assessment.spec.name, {"assessment": assessment.document(), "project_root": project_root}
 
     @dg.graph(name=name, description=description, out=OUTS, config={"admit_rows": {"config": config}})
-    def walk_from_files():
+    def walk_from_files() -> Outputs:
         shards, manifest = aggregate_rows(admit_rows())
         asked = shards.map(ask_batches)
         return _four(collect_results(manifest, asked.collect()))
 
     @dg.graph(name=name, description=description, out=OUTS, config={"admit_rows": {"config": config}})
-    def walk_from_an_asset(source_rows):
+    def walk_from_an_asset(source_rows: Any) -> Outputs:
         shards, manifest = aggregate_rows(admit_frame.alias("admit_rows")(source_rows))
         asked = shards.map(ask_batches)
         return _four(collect_results(manifest, asked.collect()))
@@ -31,5 +34,5 @@ def assessment_graph(assessment: Assessment, project_root: str, description: str
     return walk_from_files if assessment.spec.source.asset is None else walk_from_an_asset
 
 
-def _four(collected) -> dict:
+def _four(collected: Any) -> Outputs:
     return {name: getattr(collected, name) for name in ASSETS}

@@ -100,8 +100,11 @@ def _run(context: dg.OpExecutionContext, config_ref: str) -> Run:
 
 def _assessments(context: dg.OpExecutionContext) -> list[str]:
     """The assessments that this run walks: its graphs that end in `collect_results`."""
-    graphs = [node for node in context.job_def.nodes if isinstance(node.definition, dg.GraphDefinition)]
-    return sorted(node.name for node in graphs if "collect_results" in node.definition.node_dict)
+    return sorted(
+        node.name
+        for node in context.job_def.nodes
+        if isinstance(node.definition, dg.GraphDefinition) and "collect_results" in node.definition.node_dict
+    )
 
 
 @cache

@@ -8,13 +8,14 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import dagster as dg
 import pandas as pd
 
+from elspeth_dagster.admitting import admit
+from elspeth_dagster.aggregating import flush_batches
 from elspeth_dagster.asking import Counts, Desk
 from elspeth_dagster.collecting import Collector
 from elspeth_dagster.core.assessment import Assessment
@@ -23,19 +24,16 @@ from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.identity import assessment_name, begin_run, execution, node_id
 from elspeth_dagster.landscape import batches, rows, runs, states
 from elspeth_dagster.landscape.ledger import Landscape
-from elspeth_dagster.landscape.records import Batch, Fact, NodeState, Token
-from elspeth_dagster.landscape.words import TokenKind, Trigger
+from elspeth_dagster.landscape.records import Batch, Token
+from elspeth_dagster.landscape.words import TokenKind
 from elspeth_dagster.reporting import asking_metadata, output_metadata, progress_line
 from elspeth_dagster.resources.llm import LLMResource
 from elspeth_dagster.resources.source import open_source
-from elspeth_dagster.stages.batching import Flush, aggregate, rows_per_step, shards
 from elspeth_dagster.stages.reading import Record, Rejection, read_frame, read_records
 
-T = TypeVar("T")
 Reference = dict[str, Any]
-RECORDS_AT_ONCE = 200
 ASSESSMENT_CONFIG = {
-    "assessment": dg.Field(dg.Permissive(), description="The assessment: its spec, template texts and lookup data."),
+    "assessment": dg.Field(dict, description="The assessment: its spec, template texts and lookup data."),
     "project_root": dg.Field(str, description="The folder at which relative source paths start."),
 }
 SLICE = dg.Out(dict, description="A reference to the admitted slice: its run, assessment and counts.")
@@ -53,17 +51,17 @@ def admit_rows(context: dg.OpExecutionContext, landscape: dg.ResourceParam[Lands
     source, root = assessment.spec.source, Path(context.op_config["project_root"])
     with _plain_errors(), _admitting(context, landscape, assessment) as counts:
         with open_source(source.path or "", root, partition) as (stream, name):
-            counts.update(_admit(context, landscape, read_records(stream, name, source)))
-        counts.update(source=name, sha256=stream.sha256, size=stream.size)
-    return _reference(context, rows=counts["rows"], rejected=counts["rejected"])
+            admitted = _admit(context, landscape, read_records(stream, name, source))
+        counts.update(**admitted, source=name, sha256=stream.sha256, size=stream.size)
+    return _reference(context, **admitted)
 
 
 @dg.op(
     config_schema=ASSESSMENT_CONFIG,
     ins={"source_rows": dg.In(pd.DataFrame, description="The upstream asset.")},
     out=SLICE,
-    description="Takes the upstream DataFrame. Every record becomes a row with a token, or a rejection with its reason; "
-    "nothing is dropped. Puts the run and its configuration on record first.",
+    description="Takes the upstream DataFrame. Every record becomes a row with a token, or a rejection with its "
+    "reason; nothing is dropped. Puts the run and its configuration on record first.",
 )
 def admit_frame(
     context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape], source_rows: pd.DataFrame
@@ -71,9 +69,9 @@ def admit_frame(
     assessment = _assessment_to_admit(context)
     source = assessment.spec.source
     with _plain_errors(), _admitting(context, landscape, assessment) as counts:
-        read = read_frame(source_rows, f"asset {source.asset}", source)
-        counts.update(_admit(context, landscape, read), source=source.asset)
-    return _reference(context, rows=counts["rows"], rejected=counts["rejected"])
+        admitted = _admit(context, landscape, read_frame(source_rows, f"asset {source.asset}", source))
+        counts.update(**admitted, source=source.asset)
+    return _reference(context, **admitted)
 
 
 @dg.op(
@@ -90,7 +88,7 @@ def aggregate_rows(
         _check_own_run(context, admitted)
         assessment = _assessment_on_record(context, landscape)
         with states.held(landscape, execution(context), _slice_token(context, landscape)) as (_, counts):
-            flushed = list(_flush(context, landscape, assessment, admitted["rows"]))
+            flushed = list(flush_batches(landscape, context.run_id, assessment, admitted["rows"]))
             counts.update(batches=len(flushed), shards=len({batch.shard for batch in flushed}))
     keys = sorted({batch.shard for batch in flushed})
     context.log.info(f"{admitted['rows']} rows in {len(flushed)} batches, asked in {len(keys)} steps")
@@ -132,7 +130,7 @@ def ask_batches(
     "the four assets. Fails when a shard is missing or a question has no answer on record.",
 )
 def collect_results(
-    context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape], manifest: Reference, asked: list[dict]
+    context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape], manifest: Reference, asked: list[Reference]
 ) -> Iterator[dg.Output[Any]]:
     with _plain_errors():
         _check_own_run(context, manifest)
@@ -209,6 +207,13 @@ def _admitting(
         yield counts
 
 
+def _admit(context: dg.OpExecutionContext, landscape: Landscape, read: Iterable[Record | Rejection]) -> dict[str, int]:
+    here = node_id(assessment_name(context), "admit_rows")
+    admitted, rejected = admit(landscape, context.run_id, here, _partition(context), read)
+    context.log.info(f"{admitted + rejected} records read: {admitted} rows admitted, {rejected} rejected")
+    return {"rows": admitted, "rejected": rejected}
+
+
 def _slice_token_or_none(context: dg.OpExecutionContext, landscape: Landscape) -> str | None:
     with landscape.read() as connection:
         return rows.slice_token(connection, context.run_id, node_id(assessment_name(context), "admit_rows"))
@@ -218,79 +223,6 @@ def _slice_token(context: dg.OpExecutionContext, landscape: Landscape) -> str:
     token = _slice_token_or_none(context, landscape)
     assert token is not None  # whoever gave us the reference has opened its state
     return token
-
-
-def _admit(context: dg.OpExecutionContext, landscape: Landscape, read: Iterable[Record | Rejection]) -> dict[str, int]:
-    """Put every record on record that isn't yet (a retried step finds its earlier attempt's)."""
-    here = node_id(assessment_name(context), "admit_rows")
-    with landscape.read() as connection:
-        known = rows.recorded_indexes(connection, context.run_id, here)
-    for records in _chunks(read, RECORDS_AT_ONCE):
-        new = (record for record in records if record.index not in known)
-        landscape.write(*(fact for record in new for fact in _facts_of(context, here, record)))
-    with landscape.read() as connection:
-        admitted, rejected = rows.counts(connection, context.run_id, here)
-    context.log.info(f"{admitted + rejected} records read: {admitted} rows admitted, {rejected} rejected")
-    return {"rows": admitted, "rejected": rejected}
-
-
-def _facts_of(context: dg.OpExecutionContext, here: str, record: Record | Rejection) -> list[Fact]:
-    partition = _partition(context)
-    if isinstance(record, Record):
-        return rows.admission(
-            context.run_id,
-            here,
-            row_index=record.index,
-            row_key=record.key,
-            partition_key=partition,
-            line=record.line,
-            values=record.values,
-            raw=record.raw,
-        )
-    return rows.rejection(
-        context.run_id,
-        here,
-        row_index=record.index,
-        partition_key=partition,
-        line=record.line,
-        column=record.column,
-        reason=record.reason,
-        message=record.message,
-        raw=record.raw,
-    )
-
-
-def _chunks(things: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(things)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
-
-
-def _flush(
-    context: dg.OpExecutionContext, landscape: Landscape, assessment: Assessment, row_count: int
-) -> Iterator[Batch]:
-    """Put every batch on record that isn't yet (a retried step finds its earlier attempt's)."""
-    here = node_id(assessment.spec.name, "aggregate_rows")
-    with landscape.read() as connection:
-        known = batches.of_node(connection, context.run_id, here)
-    yield from known
-    planned = enumerate(shards(_flushes(context, landscape, assessment), _step_size(assessment, row_count)))
-    for ordinal, (shard, flush) in islice(planned, len(known), None):
-        batch, facts = batches.flush(
-            context.run_id, here, ordinal=ordinal, trigger=Trigger(flush.trigger), shard=shard, members=flush.tokens
-        )
-        landscape.write(*facts)
-        yield batch
-
-
-def _flushes(context: dg.OpExecutionContext, landscape: Landscape, assessment: Assessment) -> Iterator[Flush]:
-    admitted_by = node_id(assessment.spec.name, "admit_rows")
-    pages = rows.in_source_order(landscape, context.run_id, admitted_by)
-    return aggregate(((row.token_id, row.values) for page in pages for row in page), assessment.spec.aggregate)
-
-
-def _step_size(assessment: Assessment, row_count: int) -> int:
-    return rows_per_step(assessment.spec.rows_per_step, row_count)
 
 
 async def _ask(

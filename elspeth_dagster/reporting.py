@@ -1,4 +1,4 @@
-"""What a person in the UI is told: progress in the log, numbers that plot, a preview with every reply's text escaped."""
+"""What a person in the UI is told: progress in the log, and numbers that plot."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -8,7 +8,8 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import dagster as dg
 import pandas as pd
@@ -47,32 +48,46 @@ class ParquetIOManager(dg.UPathIOManager):
     def dump_to_path(self, context: dg.OutputContext, obj: Table | pd.DataFrame, path: UPath) -> None:
         aside = path.with_name(f".{path.name}.{new_id()}")
         try:
-            rows, size, content_hash = _write(obj, aside)
+            written = _write(obj, aside)
             _put_in_place(aside, path)
         finally:
             aside.unlink(missing_ok=True)
-        context.add_output_metadata({"dagster/row_count": rows, "sha256": content_hash})
+        context.add_output_metadata({"dagster/row_count": written.rows, "sha256": written.sha256})
         if isinstance(obj, Table):
-            self._landscape.write(_artifact(context, obj.state, path, rows, size, content_hash))
+            self._landscape.write(_artifact(context, obj.state, path, written))
 
     def load_from_path(self, context: dg.InputContext, path: UPath) -> pd.DataFrame:
         with path.open("rb") as file:
-            return pq.read_table(file).to_pandas(types_mapper=EXACT_TYPES.get)
+            frame: pd.DataFrame = pq.read_table(file).to_pandas(types_mapper=EXACT_TYPES.get)
+        return frame
 
 
-def _write(table: Table | pd.DataFrame, path: UPath) -> tuple[int, int, str]:
-    """Write a table durably; its rows, bytes and hash."""
-    if isinstance(table, pd.DataFrame):
-        whole = pa.Table.from_pandas(table, preserve_index=False)
-        table = Table(whole.schema, iter(whole.to_batches()), None)  # type: ignore[arg-type]
+class Written(NamedTuple):
+    """What a file holds: rows, bytes, and the hash of these."""
+
+    rows: int
+    size: int
+    sha256: str
+
+
+def _write(table: Table | pd.DataFrame, path: UPath) -> Written:
+    """Write a table durably."""
+    schema, batches = _parts(table)
     rows = 0
     with path.open("wb") as file:
-        with pq.ParquetWriter(file, table.schema) as writer:
-            for batch in table.batches:
+        with pq.ParquetWriter(file, schema) as writer:
+            for batch in batches:
                 writer.write_batch(batch)
                 rows += batch.num_rows
         _make_durable(file)
-    return rows, path.stat().st_size, _sha256(path)
+    return Written(rows, path.stat().st_size, _sha256(path))
+
+
+def _parts(table: Table | pd.DataFrame) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    if isinstance(table, Table):
+        return table.schema, table.batches
+    whole = pa.Table.from_pandas(table, preserve_index=False)
+    return whole.schema, iter(whole.to_batches())
 
 
 def _make_durable(file: Any) -> None:
@@ -83,8 +98,8 @@ def _make_durable(file: Any) -> None:
 
 def _put_in_place(aside: UPath, path: UPath) -> None:
     if path.protocol in ("", "file"):
-        os.replace(aside, path)
-        folder = os.open(path.parent, os.O_RDONLY)
+        Path(str(aside)).replace(str(path))
+        folder = os.open(str(path.parent), os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
@@ -98,9 +113,7 @@ def _sha256(path: UPath) -> str:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
-def _artifact(
-    context: dg.OutputContext, state: NodeState, path: UPath, rows: int, size: int, content_hash: str
-) -> Artifact:
+def _artifact(context: dg.OutputContext, state: NodeState, path: UPath, written: Written) -> Artifact:
     return Artifact(
         artifact_id=new_id(),
         run_id=state.run_id,
@@ -108,9 +121,9 @@ def _artifact(
         asset_key="/".join(context.asset_key.path),
         partition_key=context.asset_partition_key if context.has_asset_partitions else None,
         uri=str(path),
-        content_hash=content_hash,
-        size=size,
-        row_count=rows,
+        content_hash=written.sha256,
+        size=written.size,
+        row_count=written.rows,
         written_at=now(),
     )
 

@@ -34,8 +34,14 @@ def find_parquet(stream: BinaryIO, name: str, source: SourceSpec) -> Iterator[Fo
             raise SourceError(f"{name}: is empty. Check what wrote it.")
         try:
             yield from _from_parquet(pq.ParquetFile(file), name, source)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise SourceError(f"{name}: can't be read as Parquet ({error}). Export it anew.") from error
+        except (
+            pa.ArrowException,
+            OSError,
+            ValueError,
+            KeyError,
+        ) as error:  # an unknown time zone is a KeyError
+            problem = f"{type(error).__name__}: {error}"
+            raise SourceError(f"{name}: can't be read as Parquet ({problem}). Export it anew.") from error
 
 
 def find_frame(frame: pd.DataFrame, name: str, source: SourceSpec) -> Iterator[Found]:

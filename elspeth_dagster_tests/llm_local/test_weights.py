@@ -98,7 +98,7 @@ def test_without_a_network_the_error_says_what_pip_said_and_what_to_do(cache: Pa
 @pytest.mark.usefixtures("index")
 def test_a_cache_that_is_no_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ProviderError, match="can't be kept in .*file/models"):
+    with pytest.raises(ProviderError, match=r"can't be kept in .*file/models"):
         fetch_weights(tmp_path / "file" / "models", WEIGHTS)
 
 

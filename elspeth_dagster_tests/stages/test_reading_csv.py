@@ -161,6 +161,18 @@ def test_a_record_larger_than_allowed_is_rejected_with_its_beginning(monkeypatch
     assert str(102 + len(newline)) in results[0].message
 
 
+def test_no_quote_is_looked_for_beyond_the_most_bytes_of_a_record(monkeypatch):
+    monkeypatch.setattr(reading_csv, "MAX_RECORD_BYTES", 20)
+    results = read(b'id,text\na,"x\nb,1\nc,2\nd,3\n,e"\n', TWO)
+    assert lines_of(results) == [
+        (2, "quoting", None),
+        (3, "b", "1"),
+        (4, "c", "2"),
+        (5, "d", "3"),
+        (6, "quoting", None),
+    ]
+
+
 def test_a_text_of_ten_megabytes_is_kept_exactly():
     text = "long, " * 1_700_000
     (record,) = read(f'id,text\na,"{text}"\n'.encode(), TWO)

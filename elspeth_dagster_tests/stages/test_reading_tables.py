@@ -110,6 +110,12 @@ def test_what_is_no_fitting_parquet_refuses_the_source(data, words):
     assert words in str(caught.value)
 
 
+def test_a_time_zone_that_nobody_knows_refuses_the_source():
+    moments = pa.array([0], pa.timestamp("us", tz="Nowhere/Town"))
+    with pytest.raises(SourceError, match="Nowhere/Town"):
+        read(parquet({"t": moments}), source("parquet", {"t": "datetime"}))
+
+
 @given(st.data())
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_a_damaged_parquet_file_raises_nothing_but_a_source_error(data):

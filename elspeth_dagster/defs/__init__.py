@@ -1,0 +1,1 @@
+"""What this deployment has: an assessment per folder, declared in its defs.yaml."""
