@@ -377,7 +377,7 @@ class Desk:
             ErrorClass.UNREACHABLE: "nothing answers there: check the address, and that the server runs",
             ErrorClass.AUTHENTICATION: "the key was refused: check OPENAI_API_KEY or AZURE_OPENAI_API_KEY",
             ErrorClass.PERMISSION: "the key is not allowed to do this: check its rights, plan and balance",
-            ErrorClass.NOT_FOUND: f"no model or deployment {self._spec.llm.model_name!r} there, or the address is wrong",
+            ErrorClass.NOT_FOUND: f"no model or deployment {self._spec.llm.model_name!r} there, or a wrong address",
         }
         hint = hints.get(exchange.error or ErrorClass.UNREACHABLE, "it can't be used")
         status = f"HTTP {exchange.status}" if exchange.status else str(exchange.error)

@@ -294,9 +294,7 @@ OFF: dict[str, Callable[[Body], Any]] = {
     "no_usage": lambda body: body.pop("usage"),
 }
 VERBATIM = {
-    "html": Reply(
-        200, b"<html><body><h1>Sign in to the network</h1></body></html>", content_type="text/html"
-    ),
+    "html": Reply(200, b"<html><body><h1>Sign in to the network</h1></body></html>", content_type="text/html"),
     "empty_body": Reply(200, b""),
 }
 BREAKING = frozenset({"reset", "cut", "stall", "hang", "garbage"})
@@ -381,11 +379,7 @@ class Provider:
         """The act for a question, and the rule that tells it, if one does."""
         expected = self.behaviour["expected_key"]
         if expected is not None and request.key != expected:
-            said = (
-                f"Incorrect API key provided: {request.key}"
-                if self.behaviour["echo_key"]
-                else "Incorrect API key"
-            )
+            said = f"Incorrect API key provided: {request.key}" if self.behaviour["echo_key"] else "Incorrect API key"
             return "401", {"message": said}
         for rule in [*self.behaviour["first_tries"], *self.behaviour["rules"]]:
             if (
@@ -581,9 +575,7 @@ class Connection(asyncio.Protocol):
 async def serve(host: str, port: int, behaviour: dict[str, Any], while_stdin: bool = False) -> None:
     """Listens, and says at which port on the first line of stdout."""
     provider = Provider(behaviour)
-    server = await asyncio.get_running_loop().create_server(
-        lambda: Connection(provider), host, port, backlog=1024
-    )
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(provider), host, port, backlog=1024)
     if while_stdin:
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), sys.exit)
     print(server.sockets[0].getsockname()[1], flush=True)
@@ -596,9 +588,7 @@ def main(argv: list[str] | None = None) -> None:
     description, *_ = __doc__.split("\n\n")
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
-    parser.add_argument(
-        "--port", type=int, default=0, help="port to listen at; 0: a free one, printed on stdout"
-    )
+    parser.add_argument("--port", type=int, default=0, help="port to listen at; 0: a free one, printed on stdout")
     parser.add_argument("--behaviour", type=json.loads, default={}, help="JSON, see the module's docstring")
     parser.add_argument("--while-stdin", action="store_true", help="end when stdin is closed")
     options = parser.parse_args(argv)

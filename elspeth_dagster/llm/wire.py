@@ -154,7 +154,7 @@ class Wire:
         detail, in_detail = self._redactor.text(detail)
         headers, in_headers = _redacted_headers(arrived.headers, self._redactor)
         redacted = in_body or in_detail or in_headers
-        return Exchange(arrived.status, body, headers, error, detail, latency_us, redacted)
+        return Exchange(arrived.status, body, headers, error, one_line(detail), latency_us, redacted)
 
 
 @dataclass(slots=True)
@@ -213,9 +213,7 @@ def _without_dummy_key(settings: ProviderSettings) -> dict[str, str | openai.Omi
 
 def _head(request: httpx2.Request, api_key: str | None, redactor: Redactor, key: bytes) -> Head:
     url = str(request.url)
-    headers = {
-        name: value for name, value in request.headers.items() if name not in ("host", "content-length")
-    }
+    headers = {name: value for name, value in request.headers.items() if name not in ("host", "content-length")}
     headers["accept-encoding"] = "identity"
     shown = {name: _shown_header(name, value, api_key, key) for name, value in headers.items()}
     evidence = {
@@ -238,9 +236,7 @@ def _shown_url(url: str, api_key: str | None, key: bytes) -> str:
     parts = urlsplit(url)
     pairs = [pair.partition("=") for pair in parts.query.split("&")]
     query = "&".join(
-        name
-        + equals
-        + (fingerprint(unquote_plus(value), key) if _is_credential(name, value, api_key) else value)
+        name + equals + (fingerprint(unquote_plus(value), key) if _is_credential(name, value, api_key) else value)
         for name, equals, value in pairs
     )
     return parts._replace(query=query).geturl()
@@ -303,8 +299,8 @@ def _failure(failure: Exception, timeout_seconds: float) -> tuple[ErrorClass, st
     """Which class of error an exception of aiohttp is, and what to tell people about it."""
     if isinstance(failure, TimeoutError):
         return ErrorClass.TIMEOUT, f"no whole reply within {timeout_seconds:g} s"
-    told = one_line(f"{type(failure).__name__}: {failure}")
-    return (ErrorClass.UNREACHABLE if _is_unreachable(failure) else ErrorClass.CONNECTION), told
+    error = ErrorClass.UNREACHABLE if _is_unreachable(failure) else ErrorClass.CONNECTION
+    return error, f"{type(failure).__name__}: {failure}"
 
 
 def _is_unreachable(failure: Exception) -> bool:

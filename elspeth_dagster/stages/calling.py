@@ -168,7 +168,7 @@ def _message_of(value: object) -> str | None:
 
 
 def _number(text: str) -> float | None:
-    return float(text) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text.strip(), re.ASCII) else None
+    return float(text) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text.strip()) else None
 
 
 def _seconds_until(http_date: str, now: datetime) -> float | None:

@@ -65,9 +65,7 @@ def asked_for(schema: dict[str, Any]) -> dict[str, Any]:
 def test_the_openai_client_reads_its_answers(server: FaultServer) -> None:
     async def ask() -> tuple[ChatCompletion, list[str]]:
         async with AsyncOpenAI(api_key="k", base_url=server.base_url) as client:
-            answer = await client.chat.completions.create(
-                model="gpt-4o", messages=[{"role": "user", "content": "?"}]
-            )
+            answer = await client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "?"}])
             return answer, [model.id async for model in client.models.list()]
 
     answer, models = asyncio.run(ask())
@@ -152,9 +150,7 @@ def test_a_rule_may_be_for_bodies_that_hold_a_text(server: FaultServer) -> None:
 
 OFF_ANSWERS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "null_content": lambda found: found["message"]["content"] is None,
-    "truncated": lambda found: (
-        found["finish_reason"] == "length" and not found["message"]["content"].endswith("}")
-    ),
+    "truncated": lambda found: found["finish_reason"] == "length" and not found["message"]["content"].endswith("}"),
     "list": lambda found: isinstance(json.loads(found["message"]["content"]), list),
     "nan": lambda found: "NaN" in found["message"]["content"],
     "duplicate_keys": lambda found: found["message"]["content"].count('"score"') == 2,

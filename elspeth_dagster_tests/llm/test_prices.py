@@ -15,10 +15,7 @@ from elspeth_dagster.llm.prices import cost_nanousd
 from elspeth_dagster.stages.calling import Usage
 
 MODELS = [
-    (provider.id, model.id)
-    for provider in providers
-    if provider.id in ("openai", "azure")
-    for model in provider.models
+    (provider.id, model.id) for provider in providers if provider.id in ("openai", "azure") for model in provider.models
 ]
 TOKENS = st.integers(min_value=0, max_value=2_000_000)
 
@@ -39,9 +36,7 @@ def test_a_known_model_costs_what_its_listed_rates_multiply_to() -> None:
 
 def test_a_dated_model_name_is_the_same_model() -> None:
     usage = Usage(1234, 56)
-    assert cost_nanousd("openai", "gpt-4o-mini-2024-07-18", usage) == cost_nanousd(
-        "openai", "gpt-4o-mini", usage
-    )
+    assert cost_nanousd("openai", "gpt-4o-mini-2024-07-18", usage) == cost_nanousd("openai", "gpt-4o-mini", usage)
 
 
 @settings(max_examples=300, deadline=None)
@@ -69,8 +64,7 @@ def test_a_long_prompt_pays_its_tier() -> None:
         (provider.id, model.id)
         for provider in providers
         for model in provider.models
-        if isinstance(model.prices, genai_prices.types.ModelPrice)
-        and isinstance(model.prices.input_mtok, tiered)
+        if isinstance(model.prices, genai_prices.types.ModelPrice) and isinstance(model.prices.input_mtok, tiered)
     )
     short, long = (cost_nanousd(provider, model, Usage(tokens, 0)) for tokens in (1000, 1_000_000))
     assert short is not None

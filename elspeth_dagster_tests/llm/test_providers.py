@@ -12,9 +12,7 @@ from elspeth_dagster.llm.providers import ProviderSettings, openai_client
 
 KEY = "sk-canary-0123456789"
 OPENAI = ProviderSettings("openai", api_key=KEY)
-AZURE = ProviderSettings(
-    "azure", api_key=KEY, azure_endpoint="https://team.openai.azure.com", api_version="2024-10-21"
-)
+AZURE = ProviderSettings("azure", api_key=KEY, azure_endpoint="https://team.openai.azure.com", api_version="2024-10-21")
 LOCAL = ProviderSettings("local", base_url="http://127.0.0.1:8080/v1")
 
 
@@ -66,9 +64,7 @@ def test_organization_and_project_come_from_the_settings_only(monkeypatch: pytes
         (dataclasses.replace(LOCAL, provider="anthropic"), "ELSPETH_LLM"),  # type: ignore[arg-type]
     ],
 )
-def test_a_setting_that_cannot_work_is_named_and_its_secret_is_not(
-    settings: ProviderSettings, named: str
-) -> None:
+def test_a_setting_that_cannot_work_is_named_and_its_secret_is_not(settings: ProviderSettings, named: str) -> None:
     with pytest.raises(SettingsError) as refused:
         openai_client(settings)
     assert named in str(refused.value)

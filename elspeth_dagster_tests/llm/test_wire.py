@@ -32,9 +32,7 @@ KEY = "sk-canary-0123456789abcdefghij"
 
 
 def openai(server: FaultServer, **changes: Any) -> ProviderSettings:
-    return dataclasses.replace(
-        ProviderSettings("openai", KEY, server.base_url, timeout_seconds=10), **changes
-    )
+    return dataclasses.replace(ProviderSettings("openai", KEY, server.base_url, timeout_seconds=10), **changes)
 
 
 def question(text: str = "How good is it?", **fields: Any) -> bytes:
@@ -166,9 +164,7 @@ def test_a_local_server_with_a_key_gets_it(server: FaultServer) -> None:
 
 
 def test_the_settings_own_headers_and_query_are_sent(server: FaultServer) -> None:
-    local = ProviderSettings(
-        "local", base_url=f"{server.base_url}?team=a%2Fb", headers={"Authorization": "Basic dTpw"}
-    )
+    local = ProviderSettings("local", base_url=f"{server.base_url}?team=a%2Fb", headers={"Authorization": "Basic dTpw"})
     assert ask_one(local).status == 200
     server.configure(record=True)
     (request,) = server.stats()["requests"]
@@ -199,9 +195,7 @@ def test_cookies_are_not_sent_back(server: FaultServer) -> None:
     assert [request["headers"].get("cookie") for request in server.stats()["requests"]] == [None, None]
 
 
-def test_a_password_in_netrc_is_not_sent(
-    server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_password_in_netrc_is_not_sent(server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login somebody password something\n")
     netrc.chmod(0o600)
@@ -223,9 +217,7 @@ def test_the_environment_s_proxy_is_used_and_its_password_is_a_secret(
     assert request["headers"]["proxy-authorization"].startswith("Basic ")
 
 
-def test_the_proxy_is_not_used_for_what_no_proxy_names(
-    server: FaultServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_proxy_is_not_used_for_what_no_proxy_names(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     assert ask_one(openai(server)).error is ErrorClass.UNREACHABLE
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -359,9 +351,7 @@ def test_a_port_at_which_nothing_listens_is_unreachable(host: str) -> None:
 
 
 def test_a_name_that_does_not_exist_is_unreachable() -> None:
-    assert (
-        ask_one(ProviderSettings("openai", KEY, "https://nobody.invalid/v1")).error is ErrorClass.UNREACHABLE
-    )
+    assert ask_one(ProviderSettings("openai", KEY, "https://nobody.invalid/v1")).error is ErrorClass.UNREACHABLE
 
 
 def test_a_server_that_does_not_speak_tls_is_unreachable_by_https(server: FaultServer) -> None:
@@ -385,9 +375,7 @@ def test_a_server_without_a_valid_certificate_is_unreachable(tmp_path: Path) -> 
     assert "certificate" in exchange.detail.lower()
 
 
-def test_a_proxy_that_lets_nobody_through_is_unreachable(
-    server: FaultServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_proxy_that_lets_nobody_through_is_unreachable(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", server.url)
     exchange = ask_one(ProviderSettings("openai", KEY, "https://llm.example/v1"))
     assert (exchange.error, exchange.status) == (ErrorClass.UNREACHABLE, None)
@@ -400,9 +388,7 @@ def test_of_an_oversized_reply_the_beginning_is_kept(server: FaultServer) -> Non
     assert "65536" in exchange.detail
 
 
-@pytest.mark.parametrize(
-    "act", ["html", "empty_body", "null_content", "empty_choices", "not_json", "refusal"]
-)
+@pytest.mark.parametrize("act", ["html", "empty_body", "null_content", "empty_choices", "not_json", "refusal"])
 def test_a_whole_reply_is_no_error_of_the_wire_whatever_it_says(server: FaultServer, act: str) -> None:
     exchange = ask_one(openai(server), question(f"[[{act}]]"))
     assert (exchange.status, exchange.error) == (200, None)
@@ -493,9 +479,7 @@ def test_a_hundred_calls_are_in_flight_at_once_and_each_gets_its_own_reply(serve
     server.configure(latency_ms=200)
     bodies = [question(model=f"model-{n}") for n in range(100)]
     exchanges = ask(openai(server), *bodies, max_concurrency=100)
-    assert [json.loads(exchange.body)["model"] for exchange in exchanges] == [
-        f"model-{n}" for n in range(100)
-    ]
+    assert [json.loads(exchange.body)["model"] for exchange in exchanges] == [f"model-{n}" for n in range(100)]
     stats = server.stats()
     assert (stats["paid"], stats["paid_extra"], stats["in_flight_max"]) == (100, 0, 100)
 
@@ -602,9 +586,7 @@ def test_the_beginning_of_a_key_at_which_a_body_was_cut_is_replaced() -> None:
     assert exchange.body == b"your key: " + fingerprint(KEY).encode()
 
 
-def test_no_log_line_at_any_level_holds_the_key(
-    server: FaultServer, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_no_log_line_at_any_level_holds_the_key(server: FaultServer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     server.configure(expected_key="another", echo_key=True)
     ask_one(openai(server, base_url=f"{server.base_url}?key={KEY}", headers={"x-team": KEY}))

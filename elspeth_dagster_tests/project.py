@@ -1,0 +1,217 @@
+"""A user's own Dagster project in a folder: defs.yaml, templates, sources, and a definitions.py of ten lines.
+
+Runs in it are real: a real instance, the real landscape, a real HTTP server as the provider.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from importlib import util
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import sqlalchemy as sa
+import yaml
+
+from elspeth_dagster.landscape.database import Database
+
+KEY = "sk-canary-8f3a61c05d"
+DEFINITIONS = '''
+from pathlib import Path
+import dagster as dg
+from elspeth_dagster import resources_from_env
+
+@dg.definitions
+def defs():
+    return dg.Definitions.merge(
+        dg.load_from_defs_folder(path_within_project=Path(__file__).parent),
+        dg.Definitions(resources=resources_from_env()),
+    )
+'''
+PYPROJECT = """
+[tool.dg]
+directory_type = "project"
+[tool.dg.project]
+root_module = "trial"
+"""
+ATTRIBUTES: dict[str, Any] = {
+    "name": "trial",
+    "source": {
+        "path": "data/rows.csv",
+        "key": ["id"],
+        "columns": {"id": "str", "cs1_text": "str", "cs2_text": "str"},
+    },
+    "llm": {"model_name": "gpt-4o-mini", "temperature": 0},
+    "prompt": {"system": "system.j2", "template": "ask.j2"},
+    "case_studies": [
+        {"name": "cs1", "inputs": {"text": "cs1_text"}},
+        {"name": "cs2", "inputs": {"text": "cs2_text"}},
+    ],
+    "criteria": [{"name": "clarity"}, {"name": "depth"}],
+    "answer": {
+        "score": {"type": "integer", "minimum": 0, "maximum": 100},
+        "rationale": {"type": "string", "max_length": 200},
+    },
+    "errors": {"retry_seconds": 10},
+}
+TEMPLATES = {
+    "system.j2": "You judge texts. Reply with JSON.",
+    "ask.j2": "Judge the {{ criterion.name }} of {{ case_study.name }}: {{ row.text }}",
+}
+
+
+class Project:
+    """A project in `folder`, with an instance and a landscape of its own."""
+
+    def __init__(self, folder: Path, landscape_url: str, base_url: str) -> None:
+        self.folder = folder
+        self.landscape_url = landscape_url
+        self.home = folder / "home"
+        self.env = {
+            "DAGSTER_HOME": str(self.home),
+            "ELSPETH_LANDSCAPE_URL": landscape_url,
+            "ELSPETH_LLM": "openai",
+            "OPENAI_API_KEY": KEY,
+            "OPENAI_BASE_URL": base_url,
+            "ELSPETH_MAX_CONCURRENCY": "32",
+        }
+        self.home.mkdir(parents=True)
+        (self.home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+        (folder / "pyproject.toml").write_text(PYPROJECT)
+        package = folder / "trial"
+        package.mkdir()
+        (package / "__init__.py").touch()
+        (package / "definitions.py").write_text(DEFINITIONS)
+
+    def declare(
+        self, name: str = "trial", *, templates: Mapping[str, str] = TEMPLATES, **changes: Any
+    ) -> dict[str, Any]:
+        """Write an assessment's defs.yaml and templates; `changes` replace attributes, None takes one away."""
+        attributes = {**deepcopy(ATTRIBUTES), "name": name, **changes}
+        attributes = {key: value for key, value in attributes.items() if value is not None}
+        defs = self.folder / "trial" / "defs" / name
+        defs.mkdir(parents=True, exist_ok=True)
+        for file, text in templates.items():
+            (defs / file).write_text(text)
+        component = {"type": "elspeth_dagster.components.MultiQueryAssessment", "attributes": attributes}
+        (defs / "defs.yaml").write_text(yaml.safe_dump(component, sort_keys=False, allow_unicode=True))
+        return attributes
+
+    def write_rows(self, rows: Sequence[Mapping[str, Any]], name: str = "data/rows.csv") -> None:
+        """Write a CSV source."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def definitions(self) -> dg.Definitions:
+        """The project's definitions, loaded anew."""
+        with self.in_env():
+            return load_definitions(self.folder)
+
+    @contextmanager
+    def in_env(self, more: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+        """The environment of the project for the time of a block."""
+        before = dict(os.environ)
+        os.environ.update({**self.env, **more})
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+    def run(self, job: str = "trial_job", partition: str | None = None) -> dg.ExecuteInProcessResult:
+        """A run in this process, recorded in the project's instance."""
+        with self.in_env(), dg.DagsterInstance.get() as instance:
+            resolved = load_definitions(self.folder).resolve_job_def(job)
+            return resolved.execute_in_process(instance=instance, partition_key=partition, raise_on_error=False)
+
+    def run_in_processes(self, job: str = "trial_job", max_concurrent: int = 2) -> dg.JobExecutionResult:
+        """A run with a process per step."""
+        # Not forkserver: a server started by an earlier test would keep that test's environment.
+        multiprocess = {"max_concurrent": max_concurrent, "start_method": {"spawn": {}}}
+        trial = {"TRIAL_FOLDER": str(self.folder), "TRIAL_JOB": job}
+        with self.in_env(trial), dg.DagsterInstance.get() as instance:
+            return dg.execute_job(
+                dg.reconstructable(job_of_trial_folder),
+                instance=instance,
+                run_config={"execution": {"config": {"multiprocess": multiprocess}}},
+            )
+
+    def table(self, name: str, assessment: str = "trial", partition: str | None = None) -> pd.DataFrame:
+        """One of the four tables, as its file holds it."""
+        path = self.home / "storage" / assessment / name
+        return pd.read_parquet(path / f"{partition}.parquet" if partition else path.with_suffix(".parquet"))
+
+    def facts(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
+        """Rows of the landscape by plain SQL."""
+        database = Database.open(self.landscape_url, create=False)
+        try:
+            with database.read() as connection:
+                return [dict(row) for row in connection.execute(sa.text(query), parameters).mappings()]
+        finally:
+            database.close()
+
+    def fact(self, query: str, **parameters: Any) -> Any:
+        """The single value of a query."""
+        [row] = self.facts(query, **parameters)
+        [value] = row.values()
+        return value
+
+
+def load_definitions(folder: Path) -> dg.Definitions:
+    """The definitions of the project in a folder, its modules imported anew."""
+    for name in [name for name in sys.modules if name == "trial" or name.startswith("trial.")]:
+        del sys.modules[name]
+    sys.path.insert(0, str(folder))
+    try:
+        spec = util.spec_from_file_location("trial.definitions", folder / "trial" / "definitions.py")
+        assert spec is not None and spec.loader is not None
+        module = util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        definitions = module.defs()
+        assert isinstance(definitions, dg.Definitions)
+        return definitions
+    finally:
+        sys.path.remove(str(folder))
+
+
+def job_of_trial_folder() -> dg.JobDefinition:
+    """The job that a step's process makes again."""
+    return load_definitions(Path(os.environ["TRIAL_FOLDER"])).resolve_job_def(os.environ["TRIAL_JOB"])
+
+
+def rows_of_texts(count: int, *, start: int = 0) -> list[dict[str, str]]:
+    """Rows whose texts tell their row and case study."""
+    return [
+        {"id": f"R{n}", "cs1_text": f"text one of row {n}.", "cs2_text": f"text two of row {n}."}
+        for n in range(start, start + count)
+    ]
+
+
+def request_of(project: Project, call_id: str) -> dict[str, Any]:
+    """The request body of a call, as it is on record."""
+    from elspeth_dagster.landscape import payloads
+
+    database = Database.open(project.landscape_url, create=False)
+    try:
+        with database.read() as connection:
+            from elspeth_dagster.landscape.schema import calls
+
+            ref = connection.scalar(sa.select(calls.c.request_ref).where(calls.c.call_id == call_id))
+            assert ref is not None
+            body: dict[str, Any] = json.loads(payloads.read(connection, ref))
+            return body
+    finally:
+        database.close()
