@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from elspeth_dagster.core.assessment import Assessment
-from elspeth_dagster.core.canonical import Json, compact_json
+from elspeth_dagster.core.canonical import Json, ordered_json
 from elspeth_dagster.core.spec import AnswerField, AssessmentSpec, LLMSpec
 
 Message = dict[str, str]
@@ -92,12 +92,12 @@ def request_body(spec: AssessmentSpec, question: Question, messages: list[Messag
         body["response_format"] = {"type": "json_object"}
     elif spec.structured_output == "json_schema":
         body["response_format"] = _json_schema_format(question, bounded=bounded_schema)
-    return compact_json(body)
+    return ordered_json(body)
 
 
 def _sampling(llm: LLMSpec) -> dict[str, Json]:
     given = llm.model_dump(include={"temperature", "max_tokens", "seed"}, exclude_none=True)
-    return {**given, **llm.options}
+    return {**{name: _plain(value) for name, value in given.items()}, **llm.options}
 
 
 def _json_schema_format(question: Question, *, bounded: bool) -> dict[str, Json]:
