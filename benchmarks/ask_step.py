@@ -1,0 +1,156 @@
+"""The ask step, whole and on record, beside a bare aiohttp loop that sends the same bytes; both in one run.
+
+    python benchmarks/ask_step.py [--rows 500] [--concurrency 100] [--latency-ms 0] [--landscape URL]
+
+Prints calls a second and CPU a call of each, and their ratio. Absolute figures are this machine's at this moment; the
+ratio is what to compare. The provider is a process of its own on this machine.
+"""
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import click
+
+from elspeth_dagster.admitting import admit
+from elspeth_dagster.aggregating import flush_batches
+from elspeth_dagster.asking import Desk
+from elspeth_dagster.core.assessment import Assessment
+from elspeth_dagster.core.canonical import canonical_json
+from elspeth_dagster.core.ids import new_id
+from elspeth_dagster.core.spec import AssessmentSpec
+from elspeth_dagster.landscape import payloads, runs
+from elspeth_dagster.landscape.ledger import Landscape, now
+from elspeth_dagster.landscape.records import Node, Payload, Run
+from elspeth_dagster.landscape.schema import calls
+from elspeth_dagster.landscape.states import Execution
+from elspeth_dagster.landscape.words import Determinism
+from elspeth_dagster.llm.providers import ProviderSettings
+from elspeth_dagster.llm.wire import Wire
+from elspeth_dagster.stages.reading import Record
+from elspeth_dagster_tests.fault_server import FaultServer
+
+TEXT = "The applicant describes the work in plain words, with figures where they matter. " * 12
+SPEC: dict[str, Any] = {
+    "name": "bench",
+    "source": {"path": "rows.csv", "key": ["id"], "columns": {"id": "str", "one": "str", "two": "str"}},
+    "aggregate": {"rows": 50},
+    "llm": {"model_name": "gpt-4o-mini", "temperature": 0, "max_tokens": 300},
+    "prompt": {"template": "ask"},
+    "case_studies": [{"name": "cs1", "inputs": {"text": "one"}}, {"name": "cs2", "inputs": {"text": "two"}}],
+    "criteria": [{"name": f"c{n}", "description": "How well does it say what it has to?"} for n in range(5)],
+    "answer": {"score": {"type": "integer", "minimum": 0, "maximum": 100}, "rationale": {"type": "string"}},
+    "errors": {"retry_seconds": 30},
+}
+TEMPLATES = {"ask": "Judge {{ criterion.name }} ({{ criterion.description }}) of this text:\n{{ row.text }}"}
+
+
+@click.command(help=__doc__)
+@click.option("--rows", default=500, show_default=True, help="Rows; each is asked ten questions.")
+@click.option("--concurrency", default=100, show_default=True)
+@click.option("--latency-ms", default=0, show_default=True)
+@click.option("--landscape", "url", help="A SQLAlchemy url of an empty database; default: a new SQLite file.")
+def main(rows: int, concurrency: int, latency_ms: int, url: str | None) -> None:
+    with tempfile.TemporaryDirectory() as folder, FaultServer(latency_ms=latency_ms) as server:
+        url = url or f"sqlite:///{folder}/landscape.sqlite"
+        with Landscape.open(url) as landscape:
+            ours = measure(lambda: ask(landscape, server.base_url, rows, concurrency))
+            bodies = sent_bodies(landscape)
+        bare = measure(lambda: asyncio.run(send_bare(f"{server.base_url}/chat/completions", bodies, concurrency)))
+        size = Path(folder, "landscape.sqlite").stat().st_size if url.startswith("sqlite") else None
+    tell(len(bodies), ours, bare, latency_ms, concurrency, size)
+
+
+def measure(work: Callable[[], float]) -> tuple[float, float]:
+    """Wall seconds (of the part that `work` itself times) and CPU seconds of this process."""
+    before = time.process_time()
+    wall = work()
+    return wall, time.process_time() - before
+
+
+def ask(landscape: Landscape, base_url: str, rows: int, concurrency: int) -> float:
+    assessment = Assessment(AssessmentSpec.model_validate(SPEC), TEMPLATES)
+    run_id = new_id()
+    begin(landscape, assessment, run_id)
+    texts = (
+        Record(n, n + 2, f"R{n}", {"id": f"R{n}", "one": f"{n} {TEXT}", "two": f"{TEXT} {n}"}, None)
+        for n in range(rows)
+    )
+    admit(landscape, run_id, "bench.admit_rows", None, texts)
+    shard = list(flush_batches(landscape, run_id, assessment, rows))
+    execution = Execution(run_id, "bench.ask_batches", "bench.ask_batches[shard_00001]", 0, "localhost", os.getpid())
+    return asyncio.run(ask_shard(landscape, base_url, assessment, shard, execution, concurrency))
+
+
+async def ask_shard(
+    landscape: Landscape, base_url: str, assessment: Assessment, shard: list, execution: Execution, concurrency: int
+) -> float:
+    settings = ProviderSettings("openai", api_key="sk-benchmark-key", base_url=base_url)
+    async with Wire(settings, "gpt-4o-mini", max_concurrency=concurrency) as wire:
+        desk = Desk(landscape, wire, assessment, provider="openai", max_concurrency=concurrency)
+        started, cpu = time.perf_counter(), time.process_time()
+        counts = await desk.ask(shard, execution)
+        ASK_CPU.append(time.process_time() - cpu)
+        assert counts.accepted == counts.calls, counts
+        return time.perf_counter() - started
+
+
+ASK_CPU: list[float] = []
+
+
+def begin(landscape: Landscape, assessment: Assessment, run_id: str) -> None:
+    config = Payload.of(canonical_json(assessment.document()))
+    run = Run(run_id, None, run_id, "bench", '["bench"]', "[]", config.ref, "0", "0", "0", "0", "localhost", now())
+    ops = ("admit_rows", "aggregate_rows", "ask_batches", "collect_results")
+    nodes = [Node(run_id, f"bench.{op}", "bench", op, "0", Determinism.EXTERNAL_CALL, config.ref) for op in ops]
+    runs.begin(landscape, run, nodes, [], [config])
+
+
+def sent_bodies(landscape: Landscape) -> list[bytes]:
+    with landscape.read() as connection:
+        refs = list(connection.scalars(calls.select().with_only_columns(calls.c.request_ref)))
+        return list(payloads.read_many(connection, refs).values())
+
+
+async def send_bare(url: str, bodies: list[bytes], concurrency: int) -> float:
+    """The least that anyone can do: the same bytes, the reply read and dropped."""
+    waiting = iter(bodies)
+    headers = {"content-type": "application/json", "authorization": "Bearer sk-benchmark-key"}
+    async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=concurrency)) as session:
+
+        async def work() -> None:
+            for body in waiting:
+                async with session.post(url, data=body) as reply:
+                    await reply.read()
+
+        started = time.perf_counter()
+        await asyncio.gather(*(work() for _ in range(concurrency)))
+        return time.perf_counter() - started
+
+
+def tell(
+    count: int,
+    ours: tuple[float, float],
+    bare: tuple[float, float],
+    latency_ms: int,
+    concurrency: int,
+    size: int | None,
+) -> None:
+    click.echo(f"{count} calls, {concurrency} in flight, {latency_ms} ms\n")
+    click.echo(f"{'':24}{'calls/s':>10}{'CPU ms/call':>14}")
+    click.echo(f"{'bare aiohttp':24}{count / bare[0]:>10.0f}{bare[1] / count * 1000:>14.3f}")
+    click.echo(f"{'ask step, on record':24}{count / ours[0]:>10.0f}{ASK_CPU[0] / count * 1000:>14.3f}")
+    click.echo(f"\nratio {bare[0] / ours[0]:.2f}")
+    if latency_ms:
+        click.echo(f"of in flight ÷ latency: {count / ours[0] / (concurrency / latency_ms * 1000):.2f}")
+    if size is not None:
+        click.echo(f"landscape: {size / count:.0f} bytes a call")
+
+
+if __name__ == "__main__":
+    main()
