@@ -107,19 +107,19 @@ class LocalModel:
         """The address that the child writes into its log when it is ready."""
         deadline = time.monotonic() + self._start_seconds
         while time.monotonic() < deadline:
-            ended = (
-                self._process.poll() is not None
-            )  # before the log is read, so that its last words are there
+            ended = self._process.poll() is not None  # before its log is read to its last words
             said = self._log.read_text(errors="replace")
-            if not ended and (serving := _SERVING.search(said)):
-                return serving[1]
             if ended:
-                error = _ERROR.search(said)
-                raise ProviderError(
-                    error[1] if error else f"The local model died while starting; see {self._log}."
-                )
+                raise ProviderError(f"{_last_words(said)} Its log is {self._log}.")
+            if serving := _SERVING.search(said):
+                return serving[1]
             time.sleep(0.05)
         raise ProviderError(f"The local model did not start in {self._start_seconds:g} s; see {self._log}.")
+
+
+def _last_words(log: str) -> str:
+    error = _ERROR.search(log)
+    return error[1] if error else "The local model's process ended while it started."
 
 
 def check_machine(
@@ -185,7 +185,9 @@ def _started_server(model: Path, port: int, context: int, slots: int) -> Any:
     try:
         return xllamacpp.Server(_parameters(xllamacpp, model, port, context, slots))
     except RuntimeError as error:
-        raise ProviderError(f"{model} can't be served; llama.cpp's reasons stand above.") from error
+        raise ProviderError(
+            f"{model} can't be served: llama.cpp can't load it, for the reasons printed before this."
+        ) from error
 
 
 def _parameters(xllamacpp: Any, model: Path, port: int, context: int, slots: int) -> Any:
@@ -203,7 +205,7 @@ def _parameters(xllamacpp: Any, model: Path, port: int, context: int, slots: int
 
 
 def _take_threads(parameters: Any) -> None:
-    """Reading a prompt uses every core; writing a reply waits for memory, and half of them (at most 4) are faster."""
+    """Every core reads a prompt; half of them (at most 4) write a reply, where more wait for each other."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parameters.cpuparams.n_threads = min(4, max(1, cores // 2))
     parameters.cpuparams_batch.n_threads = cores
@@ -223,19 +225,19 @@ def serve(model: Path, port: int, context: int, slots: int, parent: int | None =
     check_machine()
     check_port(port)
     server = _started_server(model, port, context, slots)
+    told_to_end = _event_of_signals()
     click.echo(f"serving {model.name} at {server.listening_address}/v1")
-    _wait_for_the_end(parent)
+    while not told_to_end.wait(0.5) and parent in (None, os.getppid()):  # an orphan gets another parent
+        pass
     click.echo("stopped")
     os._exit(0)  # deleting the server would wait for the replies under way, and there is nothing to save
 
 
-def _wait_for_the_end(parent: int | None) -> None:
-    """Waits for a signal, or for becoming an orphan: then another process is our parent."""
-    ended = threading.Event()
+def _event_of_signals() -> threading.Event:
+    told_to_end = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    while not ended.wait(0.5) and parent in (None, os.getppid()):
-        pass
+        signal.signal(number, lambda *_: told_to_end.set())
+    return told_to_end
 
 
 class _Unusable(click.ClickException):

@@ -42,7 +42,7 @@ class SourceReader(io.BufferedIOBase, BinaryIO):
             data = self._stream.read(size)
         except Exception as error:  # each filesystem of fsspec has its own errors
             kind = type(error).__name__
-            raise SourceError(f"{self._name}: broke off after {self.size} bytes ({kind}).") from error
+            raise SourceError(f"{self._name}: broke off after {self.size} bytes ({kind}).") from None
         self._digest.update(data)
         self.size += len(data)
         self._at_end = self._at_end or size < 0 or (size > 0 and not data)
@@ -67,9 +67,9 @@ def open_source(path: str, root: Path, partition: str | None) -> Iterator[tuple[
     such file, if it may not be read, or if the partition key would lead to another folder.
     """
     resolved = _with_partition(path, partition)
-    is_url = _URL.match(resolved) is not None
-    name = _SECRETS_OF_URL.sub("***", resolved) if is_url else str(root / resolved)
-    stream = _open(resolved if is_url else name, name, partition)
+    location = resolved if _URL.match(resolved) else str(root / resolved)
+    name = _without_secrets(location)
+    stream = _open(location, name, partition)
     with stream:
         yield SourceReader(stream, name), name
 
@@ -78,13 +78,17 @@ def _with_partition(path: str, partition: str | None) -> str:
     if "{partition}" not in path:
         return path
     if not partition:
-        raise SourceError(f"{path}: needs a partition key. Launch the run for a partition.")
+        raise SourceError(f"{_without_secrets(path)}: needs a partition key. Launch the run for a partition.")
     if any(part in partition for part in ("/", "\\", "..", "::")) or not partition.isprintable():
         raise SourceError(
-            f"{path}: partition key {partition!r} can't stand in a path; "
+            f"{_without_secrets(path)}: partition key {partition!r} can't stand in a path; "
             "it may not hold '/', '\\', '..', '::' or control characters."
         )
     return path.replace("{partition}", partition)
+
+
+def _without_secrets(location: str) -> str:
+    return _SECRETS_OF_URL.sub("***", location) if _URL.match(location) else location
 
 
 def _open(location: str, name: str, partition: str | None) -> BinaryIO:
@@ -98,5 +102,6 @@ def _open(location: str, name: str, partition: str | None) -> BinaryIO:
     except PermissionError:
         problem = "may not be read by this process. Check its permissions, or the credentials"
     except Exception as error:  # each filesystem of fsspec has its own errors
-        problem = f"can't be opened ({type(error).__name__}: {error})".replace(location, name)
+        why = f": {error}" if location == name else ""  # the text may repeat a url's secrets
+        problem = f"can't be opened ({type(error).__name__}{why})"
     raise SourceError(f"{name}{of_partition}: {problem}.")

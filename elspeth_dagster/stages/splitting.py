@@ -16,11 +16,8 @@ from elspeth_dagster.stages.finding import Refused, RejectionReason
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 
-_FOREIGN_BOMS = (
-    codecs.BOM_UTF16_LE,
-    codecs.BOM_UTF16_BE,
-    codecs.BOM_UTF32_BE,
-)  # UTF-32-LE begins like UTF-16-LE
+# UTF-32-LE begins like UTF-16-LE
+_FOREIGN_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 
 
 @dataclass(frozen=True, slots=True)

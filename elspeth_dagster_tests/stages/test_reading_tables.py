@@ -175,7 +175,7 @@ def test_what_pandas_widened_is_narrowed_again(column, value, expected):
         pytest.param("n", 10**5000, "out_of_range", id="ten to the 5000"),
         ("n", True, "type"),
         ("n", np.datetime64("2026-01-31", "ns"), "type"),
-        ("n", np.timedelta64(5, "s"), "type"),
+        ("n", np.timedelta64(5, "ns"), "type"),
         ("n", np.array([1, 2]), "type"),
         ("n", {("tuple",): 1}, "type"),
         ("x", float("inf"), "not_finite"),
