@@ -16,11 +16,12 @@ import pandas as pd
 
 from elspeth_dagster.admitting import admit
 from elspeth_dagster.aggregating import flush_batches
-from elspeth_dagster.asking import Counts, Desk
+from elspeth_dagster.asking import Desk
 from elspeth_dagster.collecting import Collector
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.errors import ElspethError, LandscapeError
 from elspeth_dagster.core.ids import new_id
+from elspeth_dagster.counting import Counts
 from elspeth_dagster.identity import assessment_name, begin_run, execution, node_id
 from elspeth_dagster.landscape import batches, rows, runs, states
 from elspeth_dagster.landscape.ledger import Landscape

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from elspeth_dagster.asking import Counts
+from elspeth_dagster.counting import Counts
 from elspeth_dagster.landscape.ledger import Landscape
 
 SUMMED = ("calls", "retries", "repairs", "prompt_tokens", "completion_tokens", "cost_nanousd", "unpriced_calls")

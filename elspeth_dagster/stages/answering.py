@@ -17,7 +17,7 @@ from typing import Any
 
 from elspeth_dagster.core.canonical import Json
 from elspeth_dagster.core.spec import AnswerField
-from elspeth_dagster.stages.calling import Usage
+from elspeth_dagster.stages.calling import ErrorClass, Usage
 
 LARGEST_INTEGER = 2**53
 FENCE = re.compile(r"\s*```[A-Za-z]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
@@ -49,9 +49,12 @@ FINAL = frozenset({Refusal.MODEL_REFUSED, Refusal.CONTENT_FILTER, Refusal.NOT_A_
 
 
 class Refused(Exception):
-    """A reply that is no answer: the reason, and a sentence that doesn't repeat the reply's text."""
+    """A question that gets no answer: the reason (a Refusal, or the ErrorClass of its last call), and a sentence.
 
-    def __init__(self, reason: Refusal, detail: str) -> None:
+    The sentence doesn't repeat the reply's text.
+    """
+
+    def __init__(self, reason: Refusal | ErrorClass, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail

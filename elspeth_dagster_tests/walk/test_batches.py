@@ -66,9 +66,7 @@ def test_shards_in_parallel_processes_write_to_one_landscape(project: Project, s
     assert list(project.table("results")["id"]) == [f"R{n}" for n in range(12)]
     assert len(project.facts(CALLS_WITH_PARENTS)) == 48 == server.stats()["received"]
     steps = project.facts("SELECT DISTINCT step_key FROM node_states WHERE node_id = 'trial.ask_batches'")
-    assert sorted(step["step_key"] for step in steps) == [
-        f"trial.ask_batches[shard_0000{n}]" for n in (1, 2, 3)
-    ]
+    assert sorted(step["step_key"] for step in steps) == [f"trial.ask_batches[shard_0000{n}]" for n in (1, 2, 3)]
 
 
 def test_a_batch_of_one_row(project: Project) -> None:

@@ -211,9 +211,7 @@ def test_no_secret_is_anywhere(project: Project, server: FaultServer) -> None:
     assert not project.run_in_processes().success
     server.configure(first_tries={"act": "echo_key", "times": 1})
     assert project.run_in_processes().success
-    found = [
-        path for path in project.folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()
-    ]
+    found = [path for path in project.folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
     assert found == []
     bodies = [unpacked(payload) for payload in project.facts("SELECT * FROM payloads")]
     assert any(b"hmac-sha256:" in body for body in bodies)

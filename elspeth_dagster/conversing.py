@@ -1,0 +1,153 @@
+"""One question of one row, seen through: asked, tried again, repaired, until it has an answer or a reason for none.
+
+    messages ─► call ─► transient error? the same again ─► a reply ─► accepted
+                                                              └─► refused: with `repair`, asked again with the reason
+
+Retrying a question never asks its siblings again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+
+from elspeth_dagster.calling import Caller, Inquiry
+from elspeth_dagster.core.assessment import Assessment
+from elspeth_dagster.core.canonical import Json, canonical_json
+from elspeth_dagster.core.errors import ProviderError
+from elspeth_dagster.landscape.ledger import Landscape, now
+from elspeth_dagster.landscape.records import Answer, Payload
+from elspeth_dagster.landscape.words import AnswerStatus, Cause
+from elspeth_dagster.stages.answering import FINAL, Completion, Refusal, Refused, accepted_values
+from elspeth_dagster.stages.calling import (
+    ErrorClass,
+    Exchange,
+    is_fatal,
+    is_transient,
+    retry_after_seconds,
+    retry_delay,
+)
+from elspeth_dagster.stages.prompting import RENDER_ERRORS, messages, repair_messages
+from elspeth_dagster.stages.querying import Message, questions, request_body
+
+WHAT_TO_CHECK = {
+    ErrorClass.UNREACHABLE: "nothing answers there: check the address, and that the server runs",
+    ErrorClass.AUTHENTICATION: "the key was refused: check OPENAI_API_KEY or AZURE_OPENAI_API_KEY",
+    ErrorClass.PERMISSION: "the key is not allowed to do this: check its rights, plan and balance",
+    ErrorClass.NOT_FOUND: "no model or deployment {model!r} there, or a wrong address",
+}
+
+
+class Conversation:
+    """Sees questions through, any number of them at a time."""
+
+    def __init__(self, landscape: Landscape, caller: Caller, assessment: Assessment) -> None:
+        self._landscape = landscape
+        self._caller = caller
+        self._assessment = assessment
+        self._spec = assessment.spec
+        self._questions = questions(assessment)
+        self._reached = False
+
+    async def settle(self, inquiry: Inquiry) -> bool:
+        """Put the question's answer on record, accepted or refused; whether it was accepted.
+
+        Raises ProviderError when the provider can't be used at all, AuditError when a fact can't be recorded.
+        """
+        try:
+            values = await self._values(inquiry)
+        except Refused as refused:
+            await self._landscape.record(_refused(inquiry, refused))
+            return False
+        payload = Payload.of(canonical_json(values))
+        await self._landscape.record(payload, _accepted(inquiry, payload.ref))
+        return True
+
+    async def _values(self, inquiry: Inquiry) -> Mapping[str, Json]:
+        self._check_inputs(inquiry)
+        asked, cause = self._messages(inquiry), Cause.FIRST
+        for repairs_left in range(self._spec.errors.repair, -1, -1):
+            completion = await self._completion(inquiry, asked, cause)
+            try:
+                return accepted_values(completion, inquiry.question.fields)
+            except Refused as refused:
+                if repairs_left == 0 or refused.reason in FINAL:
+                    raise
+                asked, cause = repair_messages(asked, completion.content or "", refused.detail), Cause.REPAIR
+        raise AssertionError("the last try returns or raises")
+
+    def _check_inputs(self, inquiry: Inquiry) -> None:
+        """A question with a blank input is not asked; where that fails the row, neither are its siblings."""
+        values = inquiry.member.values
+        if missing := inquiry.question.missing_inputs(values):
+            raise Refused(Refusal.BLANK_INPUT, f"The input {missing[0]!r} is blank.")
+        if self._spec.errors.row == "all_or_nothing":
+            for sibling in self._questions:
+                if missing := sibling.missing_inputs(values):
+                    needed = f"The row's input {missing[0]!r} is blank, which {sibling.key} needs."
+                    raise Refused(Refusal.ROW_NOT_ASKED, needed)
+
+    def _messages(self, inquiry: Inquiry) -> list[Message]:
+        try:
+            return messages(inquiry.question, inquiry.member.values, self._assessment.lookup)
+        except RENDER_ERRORS as error:
+            raise Refused(Refusal.TEMPLATE, f"The template can't be filled for this row: {error}") from error
+
+    async def _completion(self, inquiry: Inquiry, asked: list[Message], cause: Cause) -> Completion:
+        """The first reply that isn't a transient error. Raises Refused with the error when there is none in time."""
+        bounded = self._caller.provider == "local"
+        body = request_body(self._spec, inquiry.question, asked, bounded_schema=bounded)
+        give_up = time.monotonic() + self._spec.errors.retry_seconds
+        tries = 0
+        while True:
+            exchange, completion = await self._caller.call(inquiry, body, cause)
+            if exchange.error is None:
+                self._reached = True
+                return completion
+            tries += 1
+            wait = retry_delay(tries, retry_after_seconds(exchange.headers, now()), random.random())
+            if not self._worth_retrying(exchange) or time.monotonic() + wait > give_up:
+                raise Refused(exchange.error, exchange.detail)
+            await asyncio.sleep(wait)
+            cause = Cause.RETRY
+
+    def _worth_retrying(self, exchange: Exchange) -> bool:
+        """Raises ProviderError when no question can succeed. A server that was there and is gone may come back."""
+        if exchange.error is ErrorClass.UNREACHABLE and self._reached:
+            return True
+        if is_fatal(exchange.error):
+            raise ProviderError(self._what_to_check(exchange))
+        self._reached = True
+        return is_transient(exchange.error)
+
+    def _what_to_check(self, exchange: Exchange) -> str:
+        hint = WHAT_TO_CHECK[exchange.error or ErrorClass.UNREACHABLE].format(model=self._spec.llm.model_name)
+        status = f"HTTP {exchange.status}" if exchange.status else str(exchange.error)
+        said = f" It said: {exchange.detail}" if exchange.detail else ""
+        where = f"{self._caller.provider} at {self._caller.address}"
+        return f"{where}: {hint} ({status}).{said} The calls tried are on record."
+
+
+def _accepted(inquiry: Inquiry, values_ref: str) -> Answer:
+    return _answer(inquiry, AnswerStatus.ACCEPTED)._replace(values_ref=values_ref)
+
+
+def _refused(inquiry: Inquiry, refused: Refused) -> Answer:
+    return _answer(inquiry, AnswerStatus.REFUSED)._replace(reason=str(refused.reason), detail=refused.detail or None)
+
+
+def _answer(inquiry: Inquiry, status: AnswerStatus) -> Answer:
+    return Answer(
+        state_id=inquiry.work.state.state_id,
+        token_id=inquiry.member.token_id,
+        query_key=inquiry.question.key,
+        run_id=inquiry.work.state.run_id,
+        status=status,
+        reason=None,
+        detail=None,
+        values_ref=None,
+        call_id=inquiry.last_call,
+        decided_at=now(),
+    )

@@ -1,0 +1,57 @@
+"""A deployment's settings follow from its environment, and what can't be understood is refused by name."""
+
+import pytest
+
+from elspeth_dagster.core.errors import SettingsError
+from elspeth_dagster.core.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("env", "provider"),
+    [
+        ({}, "local"),
+        ({"OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}, "local"),
+        ({"OPENAI_API_KEY": "k"}, "openai"),
+        ({"AZURE_OPENAI_ENDPOINT": "https://x"}, "azure"),
+        ({"AZURE_OPENAI_API_KEY": "k", "OPENAI_API_KEY": "k"}, "azure"),
+        ({"ELSPETH_LLM": "openai", "AZURE_OPENAI_API_KEY": "k"}, "openai"),
+        ({"ELSPETH_LLM": "local", "OPENAI_API_KEY": "k"}, "local"),
+    ],
+)
+def test_the_provider_is_the_one_named_or_else_the_one_whose_key_is_set(env: dict[str, str], provider: str) -> None:
+    assert Settings.from_env(env).provider == provider
+
+
+def test_the_local_model_is_asked_one_question_at_a_time_on_its_usual_port() -> None:
+    settings = Settings.from_env({})
+    assert (settings.base_url, settings.max_concurrency) == ("http://127.0.0.1:8080/v1", 1)
+
+
+def test_the_landscape_is_beside_dagsters_own_storage() -> None:
+    assert (
+        Settings.from_env({"DAGSTER_HOME": "/srv/dagster"}).landscape_url == "sqlite:////srv/dagster/landscape.sqlite"
+    )
+    assert Settings.from_env({"ELSPETH_LANDSCAPE_URL": "postgresql://db/x"}).landscape_url == "postgresql://db/x"
+
+
+def test_azures_settings_are_azures_only() -> None:
+    env = {"AZURE_OPENAI_ENDPOINT": "https://x", "OPENAI_API_VERSION": "2024-10-21", "OPENAI_BASE_URL": "http://y"}
+    azure = Settings.from_env(env)
+    assert (azure.azure_endpoint, azure.api_version, azure.base_url) == ("https://x", "2024-10-21", None)
+    other = Settings.from_env({**env, "ELSPETH_LLM": "local"})
+    assert (other.azure_endpoint, other.api_version, other.base_url) == (None, None, "http://y")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ELSPETH_LLM", "gpt"),
+        ("ELSPETH_MAX_CONCURRENCY", "0"),
+        ("ELSPETH_MAX_CONCURRENCY", "1001"),
+        ("ELSPETH_MAX_CONCURRENCY", "ten"),
+        ("ELSPETH_MAX_CONCURRENCY", "²"),
+    ],
+)
+def test_a_setting_that_can_not_be_understood_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        Settings.from_env({name: value})
