@@ -42,7 +42,7 @@ $(DAGSTER_HOME)/dagster.yaml: examples/one_machine/dagster.yaml
 
 lock:
 	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock
+		--no-emit-index-url --no-emit-find-links --no-header --no-strip-extras --output-file requirements.lock
 
 clean:
 	rm -rf $(VENV) .cache .dagster_home
