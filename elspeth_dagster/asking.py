@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from elspeth_dagster.calling import BatchAtWork, Caller, Inquiry
 from elspeth_dagster.conversing import Conversation
@@ -21,8 +22,10 @@ from elspeth_dagster.counting import Counts
 from elspeth_dagster.landscape import batches, states
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Batch
-from elspeth_dagster.llm.wire import Wire
 from elspeth_dagster.stages.querying import questions
+
+if TYPE_CHECKING:
+    from elspeth_dagster.llm.wire import Wire
 
 PROGRESS_SECONDS = 10.0
 Waiting = asyncio.Queue[Inquiry | None]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from elspeth_dagster.counting import Counts
 from elspeth_dagster.landscape import batches
@@ -16,10 +17,12 @@ from elspeth_dagster.landscape.ledger import Landscape, now
 from elspeth_dagster.landscape.records import Call, NodeState, Payload, Reply
 from elspeth_dagster.landscape.words import Cause, ReplyOutcome
 from elspeth_dagster.llm.prices import cost_nanousd
-from elspeth_dagster.llm.wire import Wire
 from elspeth_dagster.stages.answering import Completion, read_completion
 from elspeth_dagster.stages.calling import Exchange
 from elspeth_dagster.stages.querying import Question
+
+if TYPE_CHECKING:
+    from elspeth_dagster.llm.wire import Wire
 
 
 @dataclass

@@ -1,12 +1,12 @@
 """The LLM provider as a Dagster resource: who is asked, with which key, and how many requests at once."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
 from pydantic import Field
 
-from elspeth_dagster.llm.providers import ProviderSettings
-from elspeth_dagster.llm.wire import Wire
+if TYPE_CHECKING:
+    from elspeth_dagster.llm.wire import Wire
 
 
 class LLMResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -36,11 +36,12 @@ class LLMResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         json_schema_extra={"dagster__is_secret": True},
     )
 
-    def wire(self, model: str) -> Wire:
+    def wire(self, model: str) -> "Wire":
         """The connection to this provider for one model; enter it to use it."""
-        key = {} if self.fingerprint_key is None else {"fingerprint_key": self.fingerprint_key.encode()}
-        return Wire(self._settings(), model, max_concurrency=self.max_concurrency, **key)
+        # Here, because definitions are loaded far more often than questions are asked, and openai is slow to import.
+        from elspeth_dagster.llm.providers import ProviderSettings
+        from elspeth_dagster.llm.wire import Wire
 
-    def _settings(self) -> ProviderSettings:
-        fields = self.model_dump(exclude={"max_concurrency", "fingerprint_key"})
-        return ProviderSettings(**fields)
+        settings = ProviderSettings(**self.model_dump(exclude={"max_concurrency", "fingerprint_key"}))
+        key = {} if self.fingerprint_key is None else {"fingerprint_key": self.fingerprint_key.encode()}
+        return Wire(settings, model, max_concurrency=self.max_concurrency, **key)
