@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from elspeth_dagster_tests.llm_local.sample import WEIGHTS_CACHE
 from elspeth_dagster_tests.project import Project, rows_of_texts
 
 pytest.importorskip("xllamacpp", reason="the local model's server is an extra: pip install elspeth-dagster[local]")
@@ -18,7 +19,7 @@ def test_a_real_model_answers_and_says_the_same_when_asked_again(tmp_path: Path)
     from elspeth_dagster.llm.local import LocalModel
 
     folder = tmp_path / "project"
-    with LocalModel(tmp_path / "model.log") as model:
+    with LocalModel(tmp_path / "model.log", cache=WEIGHTS_CACHE) as model:
         project = Project(folder, f"sqlite:///{folder}/landscape.sqlite", model.base_url)
         project.env.update(ELSPETH_LLM="local", ELSPETH_MAX_CONCURRENCY="1")
         project.declare(

@@ -1,0 +1,116 @@
+"""Steps that die, are retried, or are re-executed without the steps before them."""
+
+import hashlib
+import os
+import signal
+import threading
+import time
+
+import dagster as dg
+import pytest
+
+from elspeth_dagster_tests.fault_server import FaultServer
+from elspeth_dagster_tests.project import Project, job_of_trial_folder, rows_of_texts
+
+RETRYING = """
+alone = defs
+
+@dg.definitions
+def defs():
+    job = dg.define_asset_job(
+        "retrying_job", selection=dg.AssetSelection.all(), op_retry_policy=dg.RetryPolicy(max_retries=1)
+    )
+    return dg.Definitions.merge(alone(), dg.Definitions(jobs=[job]))
+"""
+
+
+def kill_the_asking_step(project: Project, killed: list[int]) -> None:
+    """Kill -9 the process that asks, once it has a call in flight."""
+    pids = "SELECT s.pid FROM node_states s JOIN calls c ON c.state_id = s.state_id"
+    for _ in range(600):
+        time.sleep(0.1)
+        try:
+            found = project.facts(pids)
+        except Exception:  # the landscape is not made yet
+            continue
+        if found:
+            os.kill(found[0]["pid"], signal.SIGKILL)
+            killed.append(found[0]["pid"])
+            return
+
+
+def test_a_killed_steps_next_attempt_closes_it_and_goes_on(project: Project, server: FaultServer) -> None:
+    server.configure(first_tries={"act": "hang", "times": 1}, record=True)
+    project.declare()
+    project.write_rows(rows_of_texts(1))
+    with (project.folder / "trial" / "definitions.py").open("a") as file:
+        file.write(RETRYING)
+    killed: list[int] = []
+    killer = threading.Thread(target=kill_the_asking_step, args=(project, killed))
+    killer.start()
+    assert project.run_in_processes("retrying_job").success
+    killer.join()
+    assert len(killed) == 1
+    states = project.facts(
+        "SELECT s.attempt, s.retry_number, e.status FROM node_states s JOIN node_state_ends e USING (state_id) "
+        "WHERE s.node_id = 'trial.ask_batches' ORDER BY s.attempt"
+    )
+    assert [tuple(state.values()) for state in states] == [(1, 0, "interrupted"), (2, 1, "completed")]
+    calls = project.facts(
+        "SELECT s.attempt, p.outcome, count(*) AS n FROM calls c JOIN node_states s USING (state_id) "
+        "JOIN replies p USING (call_id) GROUP BY s.attempt, p.outcome ORDER BY s.attempt"
+    )
+    assert [(call["attempt"], call["outcome"]) for call in calls] == [(1, "unknown"), (2, "success")]
+    assert calls[1]["n"] == 4
+    assert len(project.table("results")) == 1
+
+
+def test_a_step_re_executed_without_those_before_it_is_told_what_to_do(sqlite_project: Project) -> None:
+    sqlite_project.declare()
+    sqlite_project.write_rows(rows_of_texts(1))
+    trial = {"TRIAL_FOLDER": str(sqlite_project.folder), "TRIAL_JOB": "trial_job"}
+    with sqlite_project.in_env(trial), dg.DagsterInstance.get() as instance:
+        run = dg.execute_job(dg.reconstructable(job_of_trial_folder), instance=instance)
+        assert run.success
+        again = dg.execute_job(
+            dg.reconstructable(job_of_trial_folder),
+            instance=instance,
+            reexecution_options=dg.ReexecutionOptions(
+                parent_run_id=run.run_id, step_selection=["trial.collect_results"]
+            ),
+        )
+        failures = [event for event in again.all_events if event.event_type_value == "STEP_FAILURE"]
+    assert not again.success
+    assert "Re-execute all steps" in failures[0].step_failure_data.error_display_string
+
+
+def test_a_table_that_can_not_be_written_leaves_the_old_one_and_a_failed_state(sqlite_project: Project) -> None:
+    sqlite_project.declare()
+    sqlite_project.write_rows(rows_of_texts(1))
+    assert sqlite_project.run().success
+    before = (sqlite_project.home / "storage" / "trial" / "results.parquet").read_bytes()
+    (sqlite_project.home / "storage" / "trial" / "answers.parquet").unlink()
+    (sqlite_project.home / "storage" / "trial" / "answers.parquet").mkdir()
+    sqlite_project.write_rows(rows_of_texts(2))
+    assert not sqlite_project.run().success
+    after = (sqlite_project.home / "storage" / "trial" / "results.parquet").read_bytes()
+    assert after != before
+    leftovers = [path.name for path in (sqlite_project.home / "storage" / "trial").iterdir() if path.name[0] == "."]
+    assert leftovers == []
+    states = sqlite_project.facts(
+        "SELECT e.status FROM node_states s JOIN node_state_ends e USING (state_id) "
+        "WHERE s.node_id = 'trial.collect_results' ORDER BY s.started_at"
+    )
+    assert [state["status"] for state in states] == ["completed", "failed"]
+    assert sqlite_project.fact("SELECT count(*) FROM run_ends") == 1
+
+
+@pytest.mark.parametrize("name", ["results", "answers", "failures", "rejections"])
+def test_every_table_is_an_artifact_with_the_hash_of_its_file(sqlite_project: Project, name: str) -> None:
+    sqlite_project.declare()
+    sqlite_project.write_rows(rows_of_texts(1))
+    assert sqlite_project.run().success
+    [artifact] = sqlite_project.facts("SELECT * FROM artifacts WHERE asset_key = :key", key=f"trial/{name}")
+    data = (sqlite_project.home / "storage" / "trial" / f"{name}.parquet").read_bytes()
+    assert artifact["uri"].endswith(f"storage/trial/{name}.parquet")
+    assert (artifact["size"], bytes(artifact["content_hash"])) == (len(data), hashlib.sha256(data).digest())
