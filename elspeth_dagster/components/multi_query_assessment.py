@@ -1,29 +1,21 @@
 """One assessment: a defs.yaml into four assets, the job that makes them, and its schedule."""
 
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Self
 
 import dagster as dg
-import yaml
-from pydantic import Field, TypeAdapter
+from dagster._core.definitions.utils import is_valid_name
+from pydantic import BaseModel
 
+from elspeth_dagster.components.declaring import Attributes, declared_spec
+from elspeth_dagster.components.pointing import Place
+from elspeth_dagster.components.scaffolding import StarterScaffolder
+from elspeth_dagster.components.scheduling import assessment_schedule, schedule_problems
 from elspeth_dagster.core.assessment import Assessment
-from elspeth_dagster.core.spec import (
-    AggregateSpec,
-    AnswerField,
-    AssessmentSpec,
-    CaseStudySpec,
-    CriterionSpec,
-    ErrorsSpec,
-    LLMSpec,
-    NamedQuerySpec,
-    PartitionsSpec,
-    PromptSpec,
-    RowPolicy,
-    SourceSpec,
-    StructuredOutput,
-)
+from elspeth_dagster.core.spec import AssessmentSpec, PartitionsSpec, Problem
 from elspeth_dagster.graphs import ASSETS, assessment_graph
+from elspeth_dagster.stages.checking import check, named_files
 
 DESCRIPTIONS = {
     "results": "A row per source row that has a result: its columns, then {question}_{field}.",
@@ -31,80 +23,77 @@ DESCRIPTIONS = {
     "failures": "A row per source row without all its answers, with each question's own reason.",
     "rejections": "A row per source record that could not become a row, with the reason and its raw text.",
 }
+KINDS = {
+    "results": ("llm", "parquet"),
+    "answers": ("llm", "parquet"),
+    "failures": ("parquet",),
+    "rejections": ("parquet",),
+}
 
 
-def _declared(kind: Any) -> dg.Resolver:
-    """How a part that is a plain pydantic model is read: Dagster's `{{ … }}` filled in, then validated."""
-    adapter = TypeAdapter(kind)
-
-    def resolve(context: dg.ResolutionContext, value: Any) -> Any:
-        return adapter.validate_python(context.resolve_value(adapter.dump_python(value, exclude_unset=True)))
-
-    return dg.Resolver(resolve, model_field_type=kind)
-
-
-class MultiQueryAssessment(dg.Component, dg.Model, dg.Resolvable):
+@dg.scaffold_with(StarterScaffolder)
+class MultiQueryAssessment(dg.Component, dg.Resolvable, AssessmentSpec):
     """Asks an LLM case studies × criteria questions about every row of a source, and puts everything on record.
 
     Makes the assets {name}/results, {name}/answers, {name}/failures and {name}/rejections, the job {name}_job and,
-    where `schedule` is given, its schedule. Needs the resources `landscape`, `llm` and `parquet_io_manager`, which
+    where `schedule` is given, {name}_schedule. Needs the resources `landscape`, `llm` and `parquet_io_manager`, which
     `resources_from_env()` gives.
     """
 
-    name: str = Field(description="The assessment's name: group and key prefix of its assets.")
-    source: Annotated[Any, _declared(SourceSpec)] = Field(description="Where the rows come from.")
-    partitions: Annotated[Any, _declared(PartitionsSpec | None)] = Field(
-        default=None, description="How the source is cut into partitions; leave it out for an assessment without."
-    )
-    aggregate: Annotated[Any, _declared(AggregateSpec)] = Field(
-        default=AggregateSpec(), description="What makes a batch."
-    )
-    rows_per_step: int | None = Field(
-        default=None,
-        description="The most rows that one step asks; default: 1000, or more so that a run has at most some 32 steps.",
-    )
-    llm: Annotated[Any, _declared(LLMSpec)] = Field(description="The model and how it samples.")
-    prompt: Annotated[Any, _declared(PromptSpec)] = Field(default=PromptSpec(), description="The template files.")
-    case_studies: Annotated[Any, _declared(list[CaseStudySpec])] = Field(
-        default=[], description="What is judged: every case study is asked every criterion."
-    )
-    criteria: Annotated[Any, _declared(list[CriterionSpec])] = Field(
-        default=[], description="By what every case study is judged."
-    )
-    queries: Annotated[Any, _declared(list[NamedQuerySpec])] = Field(
-        default=[], description="Further questions, each with its own template."
-    )
-    answer: Annotated[Any, _declared(dict[str, AnswerField])] = Field(
-        default={}, description="The fields that every answer must have."
-    )
-    structured_output: StructuredOutput = Field(
-        default="json_schema",
-        description="How the reply's form is asked for: json_schema (strict), json_object, or none.",
-    )
-    errors: Annotated[Any, _declared(ErrorsSpec)] = Field(
-        default=ErrorsSpec(), description="What a failing question and its row come to."
-    )
-    schedule: str | None = Field(default=None, description="A cron expression: when the job runs.")
+    @classmethod
+    def model(cls) -> type[BaseModel]:
+        """What Dagster reads the attributes into: anything, with the spec's schema; `declared_spec` judges it."""
+        return Attributes
+
+    @classmethod
+    def resolve_from_model(cls, context: dg.ResolutionContext, model: BaseModel) -> Self:
+        """The assessment that attributes declare. Raises SpecError with every mistake in their form."""
+        assert isinstance(model, Attributes)
+        load_context = dg.ComponentLoadContext.from_resolution_context(context)
+        return cls(**dict(declared_spec(model.root, context, load_context.project_root)))
+
+    @classmethod
+    def get_spec(cls) -> dg.ComponentTypeSpec:
+        """What lists of components show beside the description."""
+        return dg.ComponentTypeSpec(tags=["llm", "audit"], produces=["asset", "job", "schedule"])
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """The definitions of this assessment. Raises SpecError for what can be known not to work."""
-        assessment = self._with_files(Path(context.path))
-        partitions = _partitions_definition(assessment.spec.partitions)
+        """The definitions of this assessment. Raises SpecError with everything that can be known not to work."""
+        assessment = self._checked(context)
+        partitions = _partitions_definition(self.partitions)
         assets = _assets(assessment, str(context.project_root), partitions)
         job = dg.define_asset_job(
             f"{self.name}_job",
+            description=f"Assesses {self.name}: reads its rows, asks every question of each, writes four tables.",
             selection=dg.AssetSelection.assets(*assets.keys),
             tags={"dagster/retry_strategy": "FROM_ASSET_FAILURE"},
         )
-        return dg.Definitions(assets=[assets], jobs=[job])
+        schedules = [assessment_schedule(self.name, self.schedule, job, partitions)] if self.schedule else []
+        return dg.Definitions(assets=[assets], jobs=[job], schedules=schedules)
 
-    def _with_files(self, folder: Path) -> Assessment:
-        spec = AssessmentSpec(**{name: getattr(self, name) for name in AssessmentSpec.model_fields})
-        names = {spec.prompt.template, spec.prompt.system}
-        names |= {name for query in spec.queries for name in (query.template, query.system)}
-        templates = {name: (folder / name).read_text("utf-8") for name in sorted(filter(None, names))}
-        lookup = yaml.safe_load((folder / spec.prompt.lookup).read_text("utf-8")) if spec.prompt.lookup else None
-        return Assessment(spec, templates, lookup)
+    def _checked(self, context: dg.ComponentLoadContext) -> Assessment:
+        spec = AssessmentSpec(**dict(self))
+        folder = context.path if context.path.is_dir() else context.path.parent
+        checked = check(spec, {file: _content(folder / file) for file in named_files(spec)})
+        problems = [*self._name_problems(context), *checked.problems, *schedule_problems(spec)]
+        if problems:
+            raise Place.of_component(context).refusal(problems)
+        return checked.assessment
+
+    def _name_problems(self, context: dg.ComponentLoadContext) -> list[Problem]:
+        known = [one.name for one in context.component_tree.get_all_components(MultiQueryAssessment)]
+        if known.count(self.name) > 1:
+            return [Problem(("name",), f"Another assessment of this project is called `{self.name}`. Rename one.")]
+        if not is_valid_name(self.name):
+            return [Problem(("name",), f"Dagster or Python keeps the word `{self.name}` for itself. Choose another.")]
+        return []
+
+
+def _content(path: Path) -> bytes | OSError:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        return error
 
 
 def _partitions_definition(spec: PartitionsSpec | None) -> dg.PartitionsDefinition | None:
@@ -130,5 +119,16 @@ def _assets(
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.multi_run(1) if partitions else None,
         descriptions_by_output_name=DESCRIPTIONS,
-        code_versions_by_output_name=dict.fromkeys(ASSETS, assessment.version),
+        tags_by_output_name={output: {f"dagster/kind/{kind}": "" for kind in KINDS[output]} for output in ASSETS},
+        code_versions_by_output_name=dict.fromkeys(ASSETS, code_version(assessment)),
     )
+
+
+def code_version(assessment: Assessment) -> str:
+    """What decides an assessment's answers, and this package's version; a change marks what was made before as stale.
+
+    When it runs, and how many rows a step takes, decide no answer.
+    """
+    spec = assessment.spec.model_copy(update={"schedule": None, "rows_per_step": None})
+    asked = Assessment(spec, assessment.templates, assessment.lookup).version
+    return f"{version('elspeth-dagster')} {asked}"

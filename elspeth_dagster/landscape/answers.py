@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -84,6 +85,6 @@ def _taken(connection: sa.Connection, token_ids: Sequence[str]) -> dict[tuple[st
     return {(row[0], row[1], row[2]): Taken(*_plain(row[3:])) for row in connection.execute(made)}
 
 
-def _plain(values: Sequence[object]) -> list[object]:
+def _plain(values: Sequence[Any]) -> list[Any]:
     """PostgreSQL sums bigints to numeric."""
-    return [value if value is None or isinstance(value, str) else int(value) for value in values]  # type: ignore[call-overload]
+    return [value if value is None or isinstance(value, str) else int(value) for value in values]

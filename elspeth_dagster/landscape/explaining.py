@@ -13,7 +13,6 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from difflib import get_close_matches
@@ -48,6 +47,7 @@ from elspeth_dagster.landscape.words import Outcome
 LATEST = "latest"
 RECORD_INDEX = re.compile(r"#([0-9]{1,15})")
 NEAR_KEYS = 5
+NEAR = 0.5
 NEAR_AMONG = 20_000
 REJECTIONS_SHOWN = 20
 
@@ -231,22 +231,13 @@ def explain(
     where several of a run have the key. Where no row has it, the rejected records that hold it in their text.
     Raises NotOnRecordError, and LandscapeError when a payload's bytes are not those that its name promises.
     """
-    with snapshot(landscape) as connection:
+    with landscape.read() as connection:
         run = find_run(connection, run_id, assessment)
         if found := find_rows(connection, run.run_id, row_key, assessment):
             return _of_row(connection, run, *_only(found, run, row_key), question)
         if rejected := list(islice(_rejections(connection, run.run_id, row_key, assessment), REJECTIONS_SHOWN)):
             return _of_rejections(connection, run, rejected)
         raise not_on_record(connection, run.run_id, row_key, assessment)
-
-
-@contextmanager
-def snapshot(landscape: Landscape) -> Iterator[sa.Connection]:
-    """A connection whose statements all see the same state, whatever is written meanwhile."""
-    with landscape.read() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        yield connection
 
 
 def find_run(connection: sa.Connection, name: str, assessment: str | None = None) -> Run:
@@ -291,9 +282,10 @@ def _rows(connection: sa.Connection, run_id: str, which: sa.ColumnElement[bool])
         sa.select(*schema.rows.c, schema.tokens.c.token_id)
         .join(schema.tokens, schema.tokens.c.row_id == schema.rows.c.row_id)
         .where(schema.rows.c.run_id == run_id, which)
-        .order_by(schema.rows.c.node_id)
     )
-    return [(*_records(row, Row), row.token_id) for row in connection.execute(found)]
+    # Sorted here: ORDER BY node_id would have SQLite read the whole run by the index that begins with it.
+    pairs = [(*_records(row, Row), row.token_id) for row in connection.execute(found)]
+    return sorted(pairs, key=lambda pair: pair[0].node_id)
 
 
 def _records(row: Any, *kinds: Any) -> Any:
@@ -325,7 +317,7 @@ def not_on_record(
 
 
 def _near(word: str, known: Iterable[str]) -> str:
-    near = get_close_matches(word, list(known), n=NEAR_KEYS)
+    near = get_close_matches(word, list(known), n=NEAR_KEYS, cutoff=NEAR)
     return f"near it: {', '.join(map(repr, near))}" if near else "none comes near it"
 
 
@@ -514,10 +506,11 @@ def _calls(
     if question is not None:
         own.append(schema.calls.c.query_key == question)
     made = _with_replies(connection, *own)
-    absent = {each.answer.call_id for each in answers} - {call.call_id for call, _ in made}
-    linked = sorted(_with_replies(connection, schema.calls.c.call_id.in_(absent - {None})))
+    absent = {each.answer.call_id for each in answers} - {call.call_id for call, _ in made} - {None}
+    linked = _with_replies(connection, schema.calls.c.call_id.in_(absent)) if absent else []
     ordered = sorted(made, key=lambda pair: (number[pair[0].state_id], pair[0].call_index, pair[0].query_attempt))
-    return _with_payloads(connection, [*linked, *ordered], number)
+    in_time = sorted(linked, key=lambda pair: pair[0].sent_at)
+    return _with_payloads(connection, [*in_time, *ordered], number)
 
 
 def _with_replies(connection: sa.Connection, *which: sa.ColumnElement[bool]) -> list[tuple[Call, Reply | None]]:

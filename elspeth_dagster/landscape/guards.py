@@ -1,9 +1,11 @@
-"""The record only grows: triggers that refuse UPDATE, DELETE, TRUNCATE and INSERT OR REPLACE, on every table.
+"""The record only grows, and a run that has ended takes no more: triggers on every table.
 
-SQLite's INSERT OR REPLACE deletes a row without firing its DELETE trigger (recursive_triggers is off by default,
-https://www.sqlite.org/lang_conflict.html), so an insert that meets a row with one of its keys is refused as well.
-PostgreSQL's ON CONFLICT DO UPDATE fires the UPDATE trigger. Its triggers are ENABLE ALWAYS, so that
-session_replication_role doesn't pass them by.
+They refuse UPDATE, DELETE, TRUNCATE and INSERT OR REPLACE. SQLite's REPLACE deletes a row without firing its DELETE
+trigger (recursive_triggers is off by default, https://www.sqlite.org/lang_conflict.html), so an insert that meets a
+row with one of its keys, or with its rowid, is refused as well. PostgreSQL's ON CONFLICT DO UPDATE fires the UPDATE
+trigger. Its triggers are ENABLE ALWAYS, so that session_replication_role doesn't pass them by.
+
+What belongs to a run is refused once the run's end is on record: a step that outlived its run leaves nothing open.
 """
 
 from __future__ import annotations
@@ -14,59 +16,76 @@ import sqlalchemy as sa
 
 from elspeth_dagster.landscape.schema import metadata
 
+BEYOND_THE_END = {"runs", "run_ends"}
+
 
 def install(connection: sa.Connection) -> None:
     """(Re)make every guard of every table. Idempotent."""
-    make = _sqlite_guards if connection.dialect.name == "sqlite" else _postgresql_guards
-    for statement in make():
+    is_sqlite = connection.dialect.name == "sqlite"
+    for statement in _sqlite_guards() if is_sqlite else _postgresql_guards(_schema(connection)):
         connection.execute(sa.text(statement))
 
 
 def _sqlite_guards() -> Iterator[str]:
     for table in metadata.sorted_tables:
+        grows = f"{table.name} only grows: its records are never changed or removed"
         for verb in ("UPDATE", "DELETE"):
-            yield from _sqlite_trigger(table, f"no_{verb.lower()}", f"BEFORE {verb}", "1")
-        for number, key in enumerate(_unique_keys(table)):
+            yield from _sqlite_trigger(table, f"no_{verb.lower()}", f"BEFORE {verb}", "1", grows)
+        for number, key in enumerate([("rowid",), *_unique_keys(table)]):
             same = " AND ".join(f"{name} = NEW.{name}" for name in key)
-            yield from _sqlite_trigger(
-                table,
-                f"no_replace_{number}",
-                "BEFORE INSERT",
-                f"EXISTS (SELECT 1 FROM {table.name} WHERE {same})",
-            )
+            there = f"EXISTS (SELECT 1 FROM {table.name} WHERE {same})"
+            yield from _sqlite_trigger(table, f"no_replace_{number}", "BEFORE INSERT", there, grows)
+        if _belongs_to_a_run(table):
+            ended = "EXISTS (SELECT 1 FROM run_ends WHERE run_id = NEW.run_id)"
+            yield from _sqlite_trigger(table, "no_more", "BEFORE INSERT", ended, "this run has ended")
 
 
-def _sqlite_trigger(table: sa.Table, name: str, event: str, condition: str) -> Iterator[str]:
+def _sqlite_trigger(table: sa.Table, name: str, event: str, condition: str, refusal: str) -> Iterator[str]:
     trigger = f"{table.name}_{name}"
     yield f"DROP TRIGGER IF EXISTS {trigger}"
     yield (
-        f"CREATE TRIGGER {trigger} {event} ON {table.name} WHEN {condition} "
-        f"BEGIN SELECT RAISE(ABORT, '{_refusal(table)}'); END"
+        f"CREATE TRIGGER {trigger} {event} ON {table.name} WHEN {condition} BEGIN SELECT RAISE(ABORT, '{refusal}'); END"
     )
 
 
-def _postgresql_guards() -> Iterator[str]:
-    yield (
-        "CREATE OR REPLACE FUNCTION landscape_only_grows() RETURNS trigger LANGUAGE plpgsql AS $$ "
-        "BEGIN RAISE EXCEPTION '% only grows: its records are never changed or removed', TG_TABLE_NAME; END $$"
+def _schema(connection: sa.Connection) -> str:
+    name = connection.scalar(sa.select(sa.func.current_schema()))
+    return connection.dialect.identifier_preparer.quote(str(name))
+
+
+def _postgresql_guards(schema: str) -> Iterator[str]:
+    yield _postgresql_function(
+        "landscape_only_grows",
+        "RAISE EXCEPTION '% only grows: its records are never changed or removed', TG_TABLE_NAME;",
+    )
+    yield _postgresql_function(  # the schema is named, so that no temporary table can stand in for run_ends
+        "landscape_run_goes_on",
+        f"IF EXISTS (SELECT 1 FROM {schema}.run_ends WHERE run_id = NEW.run_id) THEN "
+        "RAISE EXCEPTION 'this run has ended'; END IF; RETURN NEW;",
     )
     for table in metadata.sorted_tables:
-        for name, event in (("no_change", "UPDATE OR DELETE"), ("no_truncate", "TRUNCATE")):
-            trigger = f"{table.name}_{name}"
-            each = "STATEMENT" if event == "TRUNCATE" else "ROW"
-            yield f"DROP TRIGGER IF EXISTS {trigger} ON {table.name}"
-            yield (
-                f"CREATE TRIGGER {trigger} BEFORE {event} ON {table.name} "
-                f"FOR EACH {each} EXECUTE FUNCTION landscape_only_grows()"
-            )
-            yield f"ALTER TABLE {table.name} ENABLE ALWAYS TRIGGER {trigger}"
+        yield from _postgresql_trigger(table, "no_change", "UPDATE OR DELETE", "ROW", "landscape_only_grows")
+        yield from _postgresql_trigger(table, "no_truncate", "TRUNCATE", "STATEMENT", "landscape_only_grows")
+        if _belongs_to_a_run(table):
+            yield from _postgresql_trigger(table, "no_more", "INSERT", "ROW", "landscape_run_goes_on")
+
+
+def _postgresql_function(name: str, body: str) -> str:
+    return f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$"
+
+
+def _postgresql_trigger(table: sa.Table, name: str, event: str, each: str, function: str) -> Iterator[str]:
+    trigger = f"{table.name}_{name}"
+    yield f"DROP TRIGGER IF EXISTS {trigger} ON {table.name}"
+    yield f"CREATE TRIGGER {trigger} BEFORE {event} ON {table.name} FOR EACH {each} EXECUTE FUNCTION {function}()"
+    yield f"ALTER TABLE {table.name} ENABLE ALWAYS TRIGGER {trigger}"
+
+
+def _belongs_to_a_run(table: sa.Table) -> bool:
+    return "run_id" in table.columns and table.name not in BEYOND_THE_END
 
 
 def _unique_keys(table: sa.Table) -> list[tuple[str, ...]]:
     keys = [constraint for constraint in table.constraints
             if isinstance(constraint, sa.UniqueConstraint | sa.PrimaryKeyConstraint)]  # fmt: skip
     return sorted(tuple(column.name for column in key.columns) for key in keys)
-
-
-def _refusal(table: sa.Table) -> str:
-    return f"{table.name} only grows: its records are never changed or removed"

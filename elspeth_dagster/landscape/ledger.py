@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cached_property
 from types import TracebackType
 from typing import Self
 
@@ -21,26 +20,26 @@ class Landscape:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._writer = Writer(database)
 
     @classmethod
     def open(cls, url: str, *, create: bool = True) -> Self:
         """Open the landscape at a SQLAlchemy url. Raises what `Database.open` raises."""
         return cls(Database.open(url, create=create))
 
-    @cached_property
-    def _writer(self) -> Writer:
-        return Writer(self._database)
-
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """A connection that sees one consistent state."""
+        """A connection that sees one consistent state. Raises LandscapeError when the database fails it."""
         with self._database.read() as connection:
             yield connection
 
     @contextmanager
     def decide(self) -> Iterator[sa.Connection]:
-        """A transaction that reads and, by what it read, inserts; durable when the block is left."""
-        with self._database.write() as connection:
+        """A transaction that reads and, by what it read, inserts; durable when the block is left.
+
+        Nobody else writes meanwhile. Raises AuditError when the database refuses a record.
+        """
+        with self._database.write(alone=True) as connection:
             yield connection
 
     def write(self, *facts: Fact) -> None:
@@ -53,8 +52,7 @@ class Landscape:
 
     def close(self) -> None:
         """Make durable what waits, and close."""
-        if "_writer" in self.__dict__:
-            self._writer.close()
+        self._writer.close()
         self._database.close()
 
     def __enter__(self) -> Self:

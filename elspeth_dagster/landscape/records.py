@@ -43,8 +43,17 @@ class Payload(NamedTuple):
         return cls(sha256(data), len(data), encoding, body)
 
     def data(self) -> bytes:
-        """The bytes themselves."""
-        return zlib.decompress(self.body) if self.encoding is Encoding.ZLIB else self.body
+        """The bytes themselves. Raises ValueError when the body doesn't hold them, whole and nothing else."""
+        if self.encoding is Encoding.IDENTITY:
+            return self.body
+        unpacking = zlib.decompressobj()
+        try:
+            data = unpacking.decompress(self.body, self.size + 1)
+        except zlib.error as error:
+            raise ValueError(str(error)) from error
+        if not unpacking.eof or unpacking.unused_data:
+            raise ValueError("the body is cut off, or holds more than its size says")
+        return data
 
 
 class Run(NamedTuple):

@@ -67,8 +67,10 @@ def _nodes(connection: sa.Connection, run_id: str, assessment: str) -> list[Node
 
 def get(connection: sa.Connection, run_id: str) -> Run:
     """A run by its id, or by the first characters of it. Raises NotOnRecordError, also when several fit."""
-    found = connection.execute(runs.select().where(runs.c.run_id.startswith(run_id, autoescape=True)).limit(2)).all()
-    if len(found) != 1:
+    begins_so = sa.func.substr(runs.c.run_id, 1, len(run_id)) == run_id
+    in_full_first = sa.func.length(runs.c.run_id)
+    found = connection.execute(runs.select().where(begins_so).order_by(in_full_first).limit(2)).all()
+    if not found or (len(found) > 1 and found[0].run_id != run_id):
         raise NotOnRecordError(f"{'no' if not found else 'more than one'} run {run_id!r} is on record")
     return Run(*found[0])
 
@@ -76,7 +78,7 @@ def get(connection: sa.Connection, run_id: str) -> Run:
 def end_of(connection: sa.Connection, run_id: str) -> RunEnd | None:
     """How a run ended; None while it goes on."""
     row = connection.execute(run_ends.select().where(run_ends.c.run_id == run_id)).first()
-    return row and RunEnd(*row)
+    return None if row is None else RunEnd(*row)
 
 
 def node_config(connection: sa.Connection, run_id: str, node_id: str) -> Json:
@@ -88,11 +90,11 @@ def node_config(connection: sa.Connection, run_id: str, node_id: str) -> Json:
 
 
 def end_if_all_collected(landscape: Landscape, run_id: str) -> None:
-    """End a run as completed once each of its assessments has collected its results."""
+    """End a run as completed once each of its assessments has collected its results; leave nothing open."""
     with landscape.decide() as connection:
         expected = set(json.loads(get(connection, run_id).assessments))
         if expected <= _collected(connection, run_id) and end_of(connection, run_id) is None:
-            insert(connection, [RunEnd(run_id, RunStatus.COMPLETED, None, now())])
+            _end(connection, RunEnd(run_id, RunStatus.COMPLETED, None, now()))
 
 
 def _collected(connection: sa.Connection, run_id: str) -> set[str]:
@@ -110,13 +112,18 @@ def end(landscape: Landscape, run_id: str, status: RunStatus, detail: str) -> bo
     """End a run that will not go on by itself; False when it has ended already.
 
     Its open states end as interrupted, its calls without a reply as unknown, and its tokens without a fate as
-    interrupted.
+    interrupted. After that the database takes no more facts of this run.
     """
     with landscape.decide() as connection:
         if end_of(connection, run_id) is not None:
             return False
-        insert(connection, [*_left_open(connection, run_id), RunEnd(run_id, status, detail, now())])
+        _end(connection, RunEnd(run_id, status, detail, now()))
         return True
+
+
+def _end(connection: sa.Connection, run_end: RunEnd) -> None:
+    insert(connection, _left_open(connection, run_end.run_id))
+    insert(connection, [run_end])  # after which nothing more of this run is taken
 
 
 def _left_open(connection: sa.Connection, run_id: str) -> list[Fact]:
@@ -143,7 +150,7 @@ def interrupted_end(state_id: str) -> NodeStateEnd:
 
 
 def unknown_replies(connection: sa.Connection, of_calls: sa.ColumnElement[bool]) -> list[Reply]:
-    """The reply `unknown` for each of these calls that has none: it was sent, or about to be, and may have been paid."""
+    """The reply `unknown` for each of these calls that has none: it was about to be sent, and may have been paid."""
     unanswered = sa.select(calls.c.call_id).where(of_calls, ~sa.exists().where(replies.c.call_id == calls.c.call_id))
     return [_unknown(call_id) for call_id in connection.scalars(unanswered)]
 

@@ -10,9 +10,11 @@ refers to its parent together with it, so that nothing of one run can hang on so
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import sqlalchemy as sa
 
-from elspeth_dagster.landscape.columns import Hash, Instant, Number, Text, word
+from elspeth_dagster.landscape.columns import Hash, Instant, Name, Number, Text, word
 from elspeth_dagster.landscape.words import (
     AnswerStatus,
     Cause,
@@ -42,15 +44,19 @@ def _table(name: str, comment: str, *parts: sa.schema.SchemaItem | tuple[sa.sche
     return sa.Table(name, metadata, *flat, comment=comment, sqlite_strict=True)
 
 
-def _text(name: str, *, nullable: bool = False, key: bool = False) -> sa.Column[str]:
-    return sa.Column(name, Text, nullable=nullable, primary_key=key)
+def _name(name: str, *, nullable: bool = False, key: bool = False) -> sa.Column[str]:
+    return sa.Column(name, Name, nullable=nullable, primary_key=key)
+
+
+def _text(name: str, *, nullable: bool = False) -> sa.Column[str]:
+    return sa.Column(name, Text, nullable=nullable)
 
 
 def _number(name: str, *, nullable: bool = False, key: bool = False) -> sa.Column[int]:
     return sa.Column(name, Number, nullable=nullable, primary_key=key, autoincrement=False)
 
 
-def _instant(name: str) -> sa.Column[Instant]:
+def _instant(name: str) -> sa.Column[datetime]:
     return sa.Column(name, Instant, nullable=False)
 
 
@@ -73,16 +79,17 @@ payloads = _table(
     _number("size"),
     word("encoding", Encoding),
     sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.CheckConstraint("length(ref) = 32", name="ref_is_sha256"),
 )
 
 runs = _table(
     "runs",
     "A Dagster run that assesses: what was launched, by which code. root_run_id names the lineage of re-executions; "
     "its run may have died before it recorded anything.",
-    _text("run_id", key=True),
-    sa.Column("parent_run_id", Text, sa.ForeignKey("runs.run_id")),
-    _text("root_run_id"),
-    _text("job_name"),
+    _name("run_id", key=True),
+    sa.Column("parent_run_id", Name, sa.ForeignKey("runs.run_id")),
+    _name("root_run_id"),
+    _name("job_name"),
     _text("assessments"),
     _text("partition_keys"),
     _payload("config_ref"),
@@ -98,7 +105,7 @@ runs = _table(
 run_ends = _table(
     "run_ends",
     "How and when a run ended.",
-    sa.Column("run_id", Text, sa.ForeignKey("runs.run_id"), primary_key=True),
+    sa.Column("run_id", Name, sa.ForeignKey("runs.run_id"), primary_key=True),
     word("status", RunStatus),
     _text("detail", nullable=True),
     _instant("ended_at"),
@@ -107,11 +114,11 @@ run_ends = _table(
 nodes = _table(
     "nodes",
     "An op of an assessment's graph in this run, with the configuration it works by.",
-    sa.Column("run_id", Text, sa.ForeignKey("runs.run_id"), primary_key=True),
-    _text("node_id", key=True),
-    _text("assessment"),
-    _text("op_name"),
-    _text("version"),
+    sa.Column("run_id", Name, sa.ForeignKey("runs.run_id"), primary_key=True),
+    _name("node_id", key=True),
+    _name("assessment"),
+    _name("op_name"),
+    _name("version"),
     word("determinism", Determinism),
     _payload("config_ref"),
 )
@@ -119,9 +126,9 @@ nodes = _table(
 edges = _table(
     "edges",
     "What flows from one op to the next.",
-    _text("run_id", key=True),
-    _text("from_node", key=True),
-    _text("to_node", key=True),
+    _name("run_id", key=True),
+    _name("from_node", key=True),
+    _name("to_node", key=True),
     _text("label"),
     _belongs_to("nodes", "from_node"),
     _belongs_to("nodes", "to_node"),
@@ -130,12 +137,12 @@ edges = _table(
 rows = _table(
     "rows",
     "A source record as it came (raw, where the source has a text form) and as it was understood (values).",
-    _text("row_id", key=True),
-    _text("run_id"),
-    _text("node_id"),
+    _name("row_id", key=True),
+    _name("run_id"),
+    _name("node_id"),
     _number("row_index"),
-    _text("row_key"),
-    _text("partition_key", nullable=True),
+    _name("row_key"),
+    _name("partition_key", nullable=True),
     _number("line", nullable=True),
     _payload("values_ref"),
     _payload("raw_ref", nullable=True),
@@ -148,10 +155,10 @@ rows = _table(
 row_rejections = _table(
     "row_rejections",
     "Why a record could not become a row, with the record as it came.",
-    _text("run_id", key=True),
-    _text("node_id", key=True),
+    _name("run_id", key=True),
+    _name("node_id", key=True),
     _number("row_index", key=True),
-    _text("partition_key", nullable=True),
+    _name("partition_key", nullable=True),
     _number("line", nullable=True),
     _text("column_name", nullable=True),
     _text("reason"),
@@ -163,10 +170,10 @@ row_rejections = _table(
 tokens = _table(
     "tokens",
     "What travels through the graph: the slice, a row, a batch.",
-    _text("token_id", key=True),
-    _text("run_id"),
+    _name("token_id", key=True),
+    _name("run_id"),
     word("kind", TokenKind),
-    _text("row_id", nullable=True),
+    _name("row_id", nullable=True),
     sa.UniqueConstraint("run_id", "token_id"),
     sa.UniqueConstraint("row_id"),
     sa.CheckConstraint("(kind = 'row') = (row_id IS NOT NULL)", name="row_token_has_row"),
@@ -177,10 +184,10 @@ tokens = _table(
 token_parents = _table(
     "token_parents",
     "From which tokens a token was made, in order.",
-    _text("token_id", key=True),
+    _name("token_id", key=True),
     _number("ordinal", key=True),
-    _text("run_id"),
-    _text("parent_token_id"),
+    _name("run_id"),
+    _name("parent_token_id"),
     sa.UniqueConstraint("token_id", "parent_token_id"),
     _belongs_to("tokens", "token_id"),
     _belongs_to("tokens", "parent_token_id"),
@@ -189,13 +196,13 @@ token_parents = _table(
 batches = _table(
     "batches",
     "What one flush holds, and which trigger fired; `shard` is the step that asks it.",
-    _text("batch_id", key=True),
-    _text("run_id"),
-    _text("node_id"),
+    _name("batch_id", key=True),
+    _name("run_id"),
+    _name("node_id"),
     _number("ordinal"),
-    _text("token_id"),
+    _name("token_id"),
     word("trigger_fired", Trigger),
-    _text("shard"),
+    _name("shard"),
     sa.UniqueConstraint("run_id", "batch_id"),
     sa.UniqueConstraint("run_id", "node_id", "ordinal"),
     sa.UniqueConstraint("token_id"),
@@ -206,10 +213,10 @@ batches = _table(
 batch_members = _table(
     "batch_members",
     "The rows of a batch, in order.",
-    _text("batch_id", key=True),
+    _name("batch_id", key=True),
     _number("ordinal", key=True),
-    _text("run_id"),
-    _text("token_id"),
+    _name("run_id"),
+    _name("token_id"),
     sa.UniqueConstraint("batch_id", "token_id"),
     sa.Index(None, "token_id"),
     _belongs_to("batches", "batch_id"),
@@ -219,12 +226,12 @@ batch_members = _table(
 node_states = _table(
     "node_states",
     "One token at one node, one attempt, executed by one op.",
-    _text("state_id", key=True),
-    _text("run_id"),
-    _text("node_id"),
-    _text("token_id"),
+    _name("state_id", key=True),
+    _name("run_id"),
+    _name("node_id"),
+    _name("token_id"),
     _number("attempt"),
-    _text("step_key"),
+    _name("step_key"),
     _number("retry_number"),
     _text("host"),
     _number("pid"),
@@ -239,7 +246,7 @@ node_states = _table(
 node_state_ends = _table(
     "node_state_ends",
     "How an attempt ended; `detail` is a JSON object of its counts.",
-    sa.Column("state_id", Text, sa.ForeignKey("node_states.state_id"), primary_key=True),
+    sa.Column("state_id", Name, sa.ForeignKey("node_states.state_id"), primary_key=True),
     word("status", StateStatus),
     _text("detail", nullable=True),
     _text("error", nullable=True),
@@ -249,15 +256,15 @@ node_state_ends = _table(
 calls = _table(
     "calls",
     "One HTTP request, written before it is sent: by which state, for which row and question, which try.",
-    _text("call_id", key=True),
-    _text("run_id"),
-    _text("state_id"),
-    _text("token_id"),
-    _text("query_key"),
+    _name("call_id", key=True),
+    _name("run_id"),
+    _name("state_id"),
+    _name("token_id"),
+    _name("query_key"),
     _number("query_attempt"),
     _number("call_index"),
     word("cause", Cause),
-    _text("provider"),
+    _name("provider"),
     _text("model"),
     _payload("head_ref"),
     _payload("request_ref"),
@@ -273,7 +280,7 @@ calls = _table(
 replies = _table(
     "replies",
     "What came back. Usage that was not reported is NULL; costs are nano-US-dollars; an unknown price is NULL.",
-    sa.Column("call_id", Text, sa.ForeignKey("calls.call_id"), primary_key=True),
+    sa.Column("call_id", Name, sa.ForeignKey("calls.call_id"), primary_key=True),
     word("outcome", ReplyOutcome),
     _text("error_class", nullable=True),
     _text("detail", nullable=True),
@@ -298,15 +305,15 @@ answers = _table(
     "answers",
     "A question answered for a row: accepted with values, or refused with the reason. "
     "`call_id` is the call it comes from, also when an earlier attempt or run made it.",
-    _text("state_id", key=True),
-    _text("token_id", key=True),
-    _text("query_key", key=True),
-    _text("run_id"),
+    _name("state_id", key=True),
+    _name("token_id", key=True),
+    _name("query_key", key=True),
+    _name("run_id"),
     word("status", AnswerStatus),
     _text("reason", nullable=True),
     _text("detail", nullable=True),
     _payload("values_ref", nullable=True),
-    sa.Column("call_id", Text, sa.ForeignKey("calls.call_id")),
+    sa.Column("call_id", Name, sa.ForeignKey("calls.call_id")),
     _instant("decided_at"),
     sa.Index(None, "token_id"),
     sa.CheckConstraint("(status = 'refused') = (reason IS NOT NULL)", name="refused_has_reason"),
@@ -318,10 +325,10 @@ answers = _table(
 token_outcomes = _table(
     "token_outcomes",
     "The single terminal fate of a token, and the state that decided it (none when the run was ended from outside).",
-    _text("token_id", key=True),
-    _text("run_id"),
+    _name("token_id", key=True),
+    _name("run_id"),
     word("outcome", Outcome),
-    _text("state_id", nullable=True),
+    _name("state_id", nullable=True),
     _instant("decided_at"),
     _belongs_to("tokens", "token_id"),
     _belongs_to("node_states", "state_id"),
@@ -330,16 +337,17 @@ token_outcomes = _table(
 artifacts = _table(
     "artifacts",
     "A file or table that was written: where, which bytes, how many rows.",
-    _text("artifact_id", key=True),
-    _text("run_id"),
-    _text("state_id"),
-    _text("asset_key"),
-    _text("partition_key", nullable=True),
-    _text("uri"),
+    _name("artifact_id", key=True),
+    _name("run_id"),
+    _name("state_id"),
+    _name("asset_key"),
+    _name("partition_key", nullable=True),
+    _name("uri"),
     sa.Column("content_hash", Hash, nullable=False),
     _number("size"),
     _number("row_count"),
     _instant("written_at"),
     sa.UniqueConstraint("state_id", "asset_key"),
+    sa.CheckConstraint("length(content_hash) = 32", name="content_hash_is_sha256"),
     _belongs_to("node_states", "state_id"),
 )

@@ -13,13 +13,14 @@ import queue
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from elspeth_dagster.core.errors import AuditError
-from elspeth_dagster.landscape.database import Database
+from elspeth_dagster.landscape.database import Database, why
 from elspeth_dagster.landscape.records import TABLES, Fact, Payload
 from elspeth_dagster.landscape.schema import metadata, payloads
 
@@ -42,30 +43,44 @@ class _HandOver:
 
 
 class Writer:
-    """Commits facts in groups on its own thread. Thread-safe."""
+    """Commits facts in groups on its own thread, which starts with the first of them. Thread-safe."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: queue.SimpleQueue[_HandOver | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="landscape-writer", daemon=True)
-        self._thread.start()
+        self._gate = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed = False
 
     def write(self, *facts: Fact) -> None:
         """Return when the facts are durable. Raises AuditError when they can't be recorded."""
         done: Future[None] = Future()
-        self._waiting.put(_HandOver(facts, done))
+        self._hand_over(_HandOver(facts, done))
         done.result()
 
     async def record(self, *facts: Fact) -> None:
         """`write` for a coroutine."""
         done = asyncio.get_running_loop().create_future()
-        self._waiting.put(_HandOver(facts, done))
+        self._hand_over(_HandOver(facts, done))
         await done
 
     def close(self) -> None:
-        """Commit what waits, then stop."""
-        self._waiting.put(None)
-        self._thread.join()
+        """Commit what waits, then stop. Whoever comes later gets an AuditError."""
+        with self._gate:
+            if not self._closed:
+                self._waiting.put(None)
+            self._closed = True
+        if self._thread is not None:
+            self._thread.join()
+
+    def _hand_over(self, hand_over: _HandOver) -> None:
+        with self._gate:
+            if self._closed:
+                raise AuditError("the landscape is closed: a fact came too late to be recorded")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="landscape-writer", daemon=True)
+                self._thread.start()
+            self._waiting.put(hand_over)
 
     def _run(self) -> None:
         while group := self._next_group():
@@ -96,8 +111,10 @@ class Writer:
         try:
             with self._database.write() as connection:
                 insert(connection, facts)
+        except AuditError as error:
+            return error
         except Exception as error:  # whatever it is, the caller must learn it and nothing may be sent
-            return AuditError(f"the landscape refused a record: {_why(error)}").with_traceback(error.__traceback__)
+            return AuditError(f"a fact can't be recorded: {why(error)}").with_traceback(error.__traceback__)
         return None
 
 
@@ -132,11 +149,6 @@ _PAYLOAD_INSERTS = {
 }
 
 
-def _why(error: Exception) -> str:
-    """The database's own words, without the statement and its parameters: these may hold a row's text."""
-    return str(error.orig) if isinstance(error, sa.exc.DBAPIError) else f"{type(error).__name__}: {error}"
-
-
 def _settle(group: Sequence[_HandOver], errors: Sequence[AuditError | None]) -> None:
     """Tell each caller; all those of one event loop with one wake-up."""
     by_loop: dict[asyncio.AbstractEventLoop | None, list[tuple[_HandOver, AuditError | None]]] = {}
@@ -146,8 +158,9 @@ def _settle(group: Sequence[_HandOver], errors: Sequence[AuditError | None]) -> 
     for loop, settled in by_loop.items():
         if loop is None:
             _tell(settled)
-        elif not loop.is_closed():
-            loop.call_soon_threadsafe(_tell, settled)
+        else:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+                loop.call_soon_threadsafe(_tell, settled)
 
 
 def _tell(settled: Sequence[tuple[_HandOver, AuditError | None]]) -> None:

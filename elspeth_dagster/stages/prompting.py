@@ -85,9 +85,13 @@ def unknown_names(source: str, known: set[str], inputs: set[str]) -> list[str]:
 
 
 def _row_inputs(tree: nodes.Template) -> Iterator[str]:
-    for access in tree.find_all((nodes.Getattr, nodes.Getitem)):
-        if isinstance(access.node, nodes.Name) and access.node.name == "row":
-            if isinstance(access, nodes.Getattr):
-                yield access.attr
-            elif isinstance(access.arg, nodes.Const) and isinstance(access.arg.value, str):
-                yield access.arg.value
+    for attribute in tree.find_all(nodes.Getattr):
+        if _is_row(attribute.node):
+            yield attribute.attr
+    for item in tree.find_all(nodes.Getitem):
+        if _is_row(item.node) and isinstance(item.arg, nodes.Const) and isinstance(item.arg.value, str):
+            yield item.arg.value
+
+
+def _is_row(node: nodes.Expr) -> bool:
+    return isinstance(node, nodes.Name) and node.name == "row"

@@ -118,9 +118,17 @@ class Recorded:
         return states.open_state(self.landscape, self.execution("ask_batches", name), self.batch.token_id)
 
     def call(
-        self, state: NodeState, token: str, question: str, index: int, *, number: int = 1,
-        cause: Cause = Cause.FIRST, came: bytes | None = b'{"choices": []}', outcome: ReplyOutcome = ReplyOutcome.SUCCESS,
-    ) -> Sent:  # fmt: skip
+        self,
+        state: NodeState,
+        token: str,
+        question: str,
+        index: int,
+        *,
+        number: int = 1,
+        cause: Cause = Cause.FIRST,
+        came: bytes | None = b'{"choices": []}',
+        outcome: ReplyOutcome = ReplyOutcome.SUCCESS,
+    ) -> Sent:
         """A call whose request names its row and question, and its reply, if anything came."""
         asked = json.dumps({"messages": [{"role": "user", "content": f"{token} {question} {number}"}]}).encode()
         call = Call(
@@ -159,26 +167,18 @@ class Recorded:
             for token, outcome in outcomes.items():
                 self.landscape.write(TokenOutcome(token, self.run_id, outcome, state.state_id, now()))
             for table in ("results", "answers", "failures", "rejections"):
-                self.landscape.write(
-                    Artifact(
-                        new_id(),
-                        self.run_id,
-                        state.state_id,
-                        f"{name}/{table}",
-                        None,
-                        f"/data/{table}.parquet",
-                        sha256(table.encode()),
-                        10,
-                        1,
-                        now(),
-                    )  # fmt: skip
-                )
+                self.landscape.write(self._artifact(state, f"{name}/{table}", f"/data/{table}.parquet"))
             return state
+
+    def _artifact(self, state: NodeState, asset_key: str, uri: str) -> Artifact:
+        content = sha256(uri.encode())
+        return Artifact(new_id(), self.run_id, state.state_id, asset_key, None, uri, content, 10, 1, now())
 
     def answer_all(self, *tokens: str) -> dict[str, list[Sent]]:
         """Ask these rows everything in one batch and one attempt; the calls by token."""
         self.flush(*tokens)
-        state, sent = self.attempt(), {token: [] for token in tokens}
+        state = self.attempt()
+        sent: dict[str, list[Sent]] = {token: [] for token in tokens}
         for place, token in enumerate(tokens):
             for number, question in enumerate(QUESTIONS):
                 index = place * len(QUESTIONS) + number
@@ -236,7 +236,7 @@ def test_the_chain_goes_from_the_run_to_the_tables_that_carry_the_row(landscape:
     ]  # fmt: skip
     assert told.outcome is not None and told.outcome.outcome.outcome is Outcome.ASSESSED
     assert told.outcome.decided_by is not None and told.outcome.decided_by.node_id == "trial.collect_results"
-    assert [artifact.asset_key for artifact in told.artifacts] == ["trial/answers", "trial/results"]
+    assert [artifact.asset_key for artifact in told.artifacts] == ["trial/results", "trial/answers"]
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_tables_of_another_assessment_of_the_run_are_not_named(landscape: Landsc
     run.collect({token: Outcome.ASSESSED})
     run.collect({other: Outcome.ASSESSED}, name="other")
     told = explain(landscape, "run-1", "B").artifacts
-    assert [artifact.asset_key for artifact in told] == ["other/answers", "other/results"]
+    assert [artifact.asset_key for artifact in told] == ["other/results", "other/answers"]
 
 
 # Questions and their tries -------------------------------------------------------------------------------------------
@@ -550,13 +550,13 @@ def test_all_of_it_is_read_in_one_state_of_the_record(database_url: str) -> None
         run.flush(token)
         state = run.attempt()
         call = run.call(state, token, "cs1_clarity", 0).call
-        meanwhile = [
+        meanwhile: list[Callable[[], object]] = [
             lambda: run.accept(state, token, "cs1_clarity", call.call_id, 1),
             lambda: run.collect({token: Outcome.ASSESSED}),
         ]
 
-        def write_meanwhile(*_: Any) -> None:
-            if meanwhile:
+        def write_meanwhile(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            if meanwhile and statement.startswith("SELECT"):
                 meanwhile.pop(0)()
 
         event.listen(database.engine, "after_cursor_execute", write_meanwhile)
@@ -612,7 +612,8 @@ def test_no_table_is_scanned_to_explain_a_row(statements: Statements) -> None:
             connection.execute(sa.text("SET enable_seqscan = off"))  # then it scans only where no index helps
         for statement, parameters in asked:
             for step in _plan(connection, statement, parameters):
-                assert "Seq Scan" not in step and not step.startswith("SCAN"), statement
+                assert "Seq Scan" not in step, statement
+                assert not step.startswith("SCAN"), statement
 
 
 def test_the_calls_of_a_row_are_found_by_state_and_token(statements: Statements) -> None:
@@ -672,7 +673,7 @@ def test_the_document_is_json_and_holds_all_of_it(landscape: Landscape) -> None:
     assert made["reply"]["headers"] == {"x-request-id": "r1"} and made["reply"]["cost_nanousd"] == 1500
     assert set(made["call"]) == set(Call._fields) and set(made["reply"]) == set(Reply._fields)
     assert document["outcome"]["outcome"]["outcome"] == "assessed"
-    assert [artifact["uri"] for artifact in document["artifacts"]] == ["/data/answers.parquet", "/data/results.parquet"]
+    assert [artifact["uri"] for artifact in document["artifacts"]] == ["/data/results.parquet", "/data/answers.parquet"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 """The landscape's first schema."""
+# ruff: noqa: E501
 
 import sqlalchemy as sa
 from alembic import op
@@ -19,6 +20,7 @@ def upgrade() -> None:
         sa.Column("encoding", sa.Text(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.CheckConstraint("encoding IN ('identity', 'zlib')", name=op.f("ck_payloads_encoding_is_known")),
+        sa.CheckConstraint("length(ref) = 32", name=op.f("ck_payloads_ref_is_sha256")),
         sa.PrimaryKeyConstraint("ref", name=op.f("pk_payloads")),
         comment="Bytes under the name of their SHA-256.",
         sqlite_strict=True,
@@ -107,9 +109,7 @@ def upgrade() -> None:
         sa.Column("raw_ref", sa.LargeBinary(), nullable=False),
         sa.ForeignKeyConstraint(["raw_ref"], ["payloads.ref"], name=op.f("fk_row_rejections_raw_ref")),
         sa.ForeignKeyConstraint(
-            ["run_id", "node_id"],
-            ["nodes.run_id", "nodes.node_id"],
-            name=op.f("fk_row_rejections_run_id_node_id"),
+            ["run_id", "node_id"], ["nodes.run_id", "nodes.node_id"], name=op.f("fk_row_rejections_run_id_node_id")
         ),
         sa.PrimaryKeyConstraint("run_id", "node_id", "row_index", name=op.f("pk_row_rejections")),
         comment="Why a record could not become a row, with the record as it came.",
@@ -173,9 +173,7 @@ def upgrade() -> None:
             ["run_id", "node_id"], ["nodes.run_id", "nodes.node_id"], name=op.f("fk_batches_run_id_node_id")
         ),
         sa.ForeignKeyConstraint(
-            ["run_id", "token_id"],
-            ["tokens.run_id", "tokens.token_id"],
-            name=op.f("fk_batches_run_id_token_id"),
+            ["run_id", "token_id"], ["tokens.run_id", "tokens.token_id"], name=op.f("fk_batches_run_id_token_id")
         ),
         sa.PrimaryKeyConstraint("batch_id", name=op.f("pk_batches")),
         sa.UniqueConstraint("run_id", "batch_id", name=op.f("uq_batches_run_id_batch_id")),
@@ -198,14 +196,10 @@ def upgrade() -> None:
         sa.Column("started_at", NUMBER, nullable=False),
         sa.CheckConstraint("attempt >= 1", name=op.f("ck_node_states_attempt_from_one")),
         sa.ForeignKeyConstraint(
-            ["run_id", "node_id"],
-            ["nodes.run_id", "nodes.node_id"],
-            name=op.f("fk_node_states_run_id_node_id"),
+            ["run_id", "node_id"], ["nodes.run_id", "nodes.node_id"], name=op.f("fk_node_states_run_id_node_id")
         ),
         sa.ForeignKeyConstraint(
-            ["run_id", "token_id"],
-            ["tokens.run_id", "tokens.token_id"],
-            name=op.f("fk_node_states_run_id_token_id"),
+            ["run_id", "token_id"], ["tokens.run_id", "tokens.token_id"], name=op.f("fk_node_states_run_id_token_id")
         ),
         sa.PrimaryKeyConstraint("state_id", name=op.f("pk_node_states")),
         sa.UniqueConstraint("run_id", "state_id", name=op.f("uq_node_states_run_id_state_id")),
@@ -225,9 +219,7 @@ def upgrade() -> None:
             name=op.f("fk_token_parents_run_id_parent_token_id"),
         ),
         sa.ForeignKeyConstraint(
-            ["run_id", "token_id"],
-            ["tokens.run_id", "tokens.token_id"],
-            name=op.f("fk_token_parents_run_id_token_id"),
+            ["run_id", "token_id"], ["tokens.run_id", "tokens.token_id"], name=op.f("fk_token_parents_run_id_token_id")
         ),
         sa.PrimaryKeyConstraint("token_id", "ordinal", name=op.f("pk_token_parents")),
         sa.UniqueConstraint("token_id", "parent_token_id", name=op.f("uq_token_parents_token_id_parent_token_id")),
@@ -246,6 +238,7 @@ def upgrade() -> None:
         sa.Column("size", NUMBER, autoincrement=False, nullable=False),
         sa.Column("row_count", NUMBER, autoincrement=False, nullable=False),
         sa.Column("written_at", NUMBER, nullable=False),
+        sa.CheckConstraint("length(content_hash) = 32", name=op.f("ck_artifacts_content_hash_is_sha256")),
         sa.ForeignKeyConstraint(
             ["run_id", "state_id"],
             ["node_states.run_id", "node_states.state_id"],
@@ -268,9 +261,7 @@ def upgrade() -> None:
             name=op.f("fk_batch_members_run_id_batch_id"),
         ),
         sa.ForeignKeyConstraint(
-            ["run_id", "token_id"],
-            ["tokens.run_id", "tokens.token_id"],
-            name=op.f("fk_batch_members_run_id_token_id"),
+            ["run_id", "token_id"], ["tokens.run_id", "tokens.token_id"], name=op.f("fk_batch_members_run_id_token_id")
         ),
         sa.PrimaryKeyConstraint("batch_id", "ordinal", name=op.f("pk_batch_members")),
         sa.UniqueConstraint("batch_id", "token_id", name=op.f("uq_batch_members_batch_id_token_id")),
@@ -303,9 +294,7 @@ def upgrade() -> None:
             name=op.f("fk_calls_run_id_state_id"),
         ),
         sa.ForeignKeyConstraint(
-            ["run_id", "token_id"],
-            ["tokens.run_id", "tokens.token_id"],
-            name=op.f("fk_calls_run_id_token_id"),
+            ["run_id", "token_id"], ["tokens.run_id", "tokens.token_id"], name=op.f("fk_calls_run_id_token_id")
         ),
         sa.PrimaryKeyConstraint("call_id", name=op.f("pk_calls")),
         sa.UniqueConstraint("state_id", "call_index", name=op.f("uq_calls_state_id_call_index")),
@@ -328,8 +317,7 @@ def upgrade() -> None:
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("ended_at", NUMBER, nullable=False),
         sa.CheckConstraint(
-            "status IN ('completed', 'failed', 'interrupted')",
-            name=op.f("ck_node_state_ends_status_is_known"),
+            "status IN ('completed', 'failed', 'interrupted')", name=op.f("ck_node_state_ends_status_is_known")
         ),
         sa.ForeignKeyConstraint(["state_id"], ["node_states.state_id"], name=op.f("fk_node_state_ends_state_id")),
         sa.PrimaryKeyConstraint("state_id", name=op.f("pk_node_state_ends")),
@@ -353,9 +341,7 @@ def upgrade() -> None:
             name=op.f("fk_token_outcomes_run_id_state_id"),
         ),
         sa.ForeignKeyConstraint(
-            ["run_id", "token_id"],
-            ["tokens.run_id", "tokens.token_id"],
-            name=op.f("fk_token_outcomes_run_id_token_id"),
+            ["run_id", "token_id"], ["tokens.run_id", "tokens.token_id"], name=op.f("fk_token_outcomes_run_id_token_id")
         ),
         sa.PrimaryKeyConstraint("token_id", name=op.f("pk_token_outcomes")),
         comment="The single terminal fate of a token, and the state that decided it (none when the run was ended from outside).",
@@ -386,9 +372,7 @@ def upgrade() -> None:
             name=op.f("fk_answers_run_id_state_id"),
         ),
         sa.ForeignKeyConstraint(
-            ["run_id", "token_id"],
-            ["tokens.run_id", "tokens.token_id"],
-            name=op.f("fk_answers_run_id_token_id"),
+            ["run_id", "token_id"], ["tokens.run_id", "tokens.token_id"], name=op.f("fk_answers_run_id_token_id")
         ),
         sa.ForeignKeyConstraint(["values_ref"], ["payloads.ref"], name=op.f("fk_answers_values_ref")),
         sa.PrimaryKeyConstraint("state_id", "token_id", "query_key", name=op.f("pk_answers")),
@@ -417,8 +401,7 @@ def upgrade() -> None:
         sa.Column("received_at", NUMBER, nullable=False),
         sa.CheckConstraint("(outcome = 'success') = (error_class IS NULL)", name=op.f("ck_replies_error_has_class")),
         sa.CheckConstraint(
-            "outcome <> 'success' OR (http_status IS NOT NULL AND body_ref IS NOT NULL)",
-            name=op.f("ck_replies_whole"),
+            "outcome <> 'success' OR (http_status IS NOT NULL AND body_ref IS NOT NULL)", name=op.f("ck_replies_whole")
         ),
         sa.CheckConstraint("outcome IN ('success', 'error', 'unknown')", name=op.f("ck_replies_outcome_is_known")),
         sa.ForeignKeyConstraint(["body_ref"], ["payloads.ref"], name=op.f("fk_replies_body_ref")),

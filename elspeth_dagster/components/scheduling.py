@@ -1,0 +1,49 @@
+"""When an assessment runs by itself: a cron expression, and which partitions a tick stands for."""
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._utils.schedules import is_valid_cron_schedule
+
+from elspeth_dagster.core.spec import AssessmentSpec, Problem
+
+
+def schedule_problems(spec: AssessmentSpec) -> list[Problem]:
+    """What is wrong with the cron expression."""
+    if spec.schedule is None or is_valid_cron_schedule(spec.schedule):
+        return []
+    example = 'Write minute, hour, day, month and weekday, such as "0 6 * * *" for six every morning'
+    return [Problem(("schedule",), f"{spec.schedule!r} is not a cron expression. {example}.")]
+
+
+def assessment_schedule(
+    name: str, cron: str, job: UnresolvedAssetJobDefinition, partitions: dg.PartitionsDefinition | None
+) -> dg.ScheduleDefinition:
+    """The schedule of an assessment's job; switched off until somebody turns it on.
+
+    A tick asks for the last day that is over, for each key of static or dynamic partitions, or for a plain run.
+    """
+
+    def runs_of_tick(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        if partitions is None:
+            return [dg.RunRequest()]
+        keys = _keys_of_tick(partitions, context)
+        if not keys:
+            return dg.SkipReason("There is no partition yet.")
+        return [dg.RunRequest(run_key=key, partition_key=key) for key in keys]
+
+    return dg.ScheduleDefinition(
+        name=f"{name}_schedule",
+        job=job,
+        cron_schedule=cron,
+        execution_fn=runs_of_tick,
+        execution_timezone="UTC",
+        description=f"Assesses {name}: the last complete day, or every partition.",
+    )
+
+
+def _keys_of_tick(partitions: dg.PartitionsDefinition, context: dg.ScheduleEvaluationContext) -> list[str]:
+    with dg.partition_loading_context(context.scheduled_execution_time, context.instance):
+        if isinstance(partitions, dg.TimeWindowPartitionsDefinition):
+            last = partitions.get_last_partition_key()
+            return [last] if last else []
+        return list(partitions.get_partition_keys())

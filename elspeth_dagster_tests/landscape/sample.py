@@ -1,0 +1,127 @@
+"""A small run on record: one fact of every kind, each with the parents it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from elspeth_dagster.landscape.records import (
+    TABLES,
+    Answer,
+    Artifact,
+    Batch,
+    BatchMember,
+    Call,
+    Edge,
+    Fact,
+    Node,
+    NodeState,
+    NodeStateEnd,
+    Payload,
+    Reply,
+    Row,
+    RowRejection,
+    Run,
+    RunEnd,
+    Token,
+    TokenOutcome,
+    TokenParent,
+)
+from elspeth_dagster.landscape.schema import metadata
+from elspeth_dagster.landscape.words import (
+    AnswerStatus,
+    Cause,
+    Determinism,
+    Outcome,
+    ReplyOutcome,
+    RunStatus,
+    StateStatus,
+    TokenKind,
+    Trigger,
+)
+
+F = TypeVar("F", bound=Fact)
+NOON = datetime(2026, 1, 31, 12, 0, 0, 123456, UTC)
+RECORDS = {table: kind for kind, table in TABLES.items()}
+ORDER = {table: position for position, table in enumerate(metadata.sorted_tables)}
+
+
+def a_run(run_id: str) -> list[Fact]:
+    """A run's facts, parents first, its end last. All of its ids begin with the run's own."""
+    text = Payload.of(f"what {run_id} read, sent and got".encode())
+    slice_, row, batch = (Token(f"{run_id}-{kind.value}", run_id, kind, None) for kind in TokenKind)
+    read, ask, state, row_id, call_id, batch_id = (
+        f"{run_id}-{name}" for name in ("read", "ask", "state", "first", "call", "flush")
+    )
+    return [
+        text,
+        Run(run_id, None, run_id, "job", '["a"]', "[]", text.ref, "0", "0", "1", "3.11", "host", NOON),
+        Node(run_id, read, "a", "admit_rows", "1", Determinism.EXTERNAL_READ, text.ref),
+        Node(run_id, ask, "a", "ask_batches", "1", Determinism.EXTERNAL_CALL, text.ref),
+        Edge(run_id, read, ask, "rows"),
+        Row(row_id, run_id, read, 0, "key", "2026-01-31", 2, text.ref, text.ref),
+        RowRejection(run_id, read, 1, "2026-01-31", 3, "age", "type", "'x' is no number", text.ref),
+        slice_,
+        batch,
+        row._replace(row_id=row_id),
+        TokenParent(batch.token_id, 0, run_id, row.token_id),
+        Batch(batch_id, run_id, ask, 0, batch.token_id, Trigger.ROWS, "shard_00001"),
+        BatchMember(batch_id, 0, run_id, row.token_id),
+        NodeState(state, run_id, ask, batch.token_id, 1, "a.ask_batches[1]", 0, "host", 7, NOON),
+        Call(call_id, run_id, state, row.token_id, "cs1_depth", 1, 0, Cause.FIRST, "openai", "gpt",
+             text.ref, text.ref, NOON),
+        Reply(call_id, ReplyOutcome.SUCCESS, None, None, 200, "{}", text.ref, "gpt", "fp", "stop",
+              10, 5, 0, 42, 1500, 0, NOON),
+        Answer(state, row.token_id, "cs1_depth", run_id, AnswerStatus.ACCEPTED, None, None, text.ref, call_id, NOON),
+        NodeStateEnd(state, StateStatus.COMPLETED, "{}", None, NOON),
+        TokenOutcome(row.token_id, run_id, Outcome.ASSESSED, state, NOON),
+        Artifact(f"{run_id}-artifact", run_id, state, "a/results", None, "file:///x", text.ref, 9, 1, NOON),
+        RunEnd(run_id, RunStatus.COMPLETED, None, NOON),
+    ]  # fmt: skip
+
+
+def an_open_run(run_id: str) -> list[Fact]:
+    """The same without the run's end."""
+    return a_run(run_id)[:-1]
+
+
+def all_of(kind: type[F], facts: Iterable[Fact]) -> list[F]:
+    """The facts of a kind."""
+    return [fact for fact in facts if isinstance(fact, kind)]
+
+
+def only(kind: type[F], facts: Iterable[Fact]) -> F:
+    """The last fact of a kind."""
+    return all_of(kind, facts)[-1]
+
+
+def parents_of(table: sa.Table, facts: Iterable[Fact]) -> list[Fact]:
+    """Those of a run's facts that a fact of `table` may refer to."""
+    return [fact for fact in facts if ORDER[TABLES[type(fact)]] < ORDER[table] and not isinstance(fact, RunEnd)]
+
+
+def recorded(connection: sa.Connection, kind: type[F]) -> list[F]:
+    """All facts of a kind that are on record."""
+    make: Any = kind
+    return [make(*row) for row in connection.execute(TABLES[make].select())]
+
+
+def raw(fact: Fact, dialect: sa.Dialect) -> dict[str, Any]:
+    """A fact's columns as the driver gets them, past the checks of our column types."""
+    processors = {column.name: column.type.bind_processor(dialect) for column in TABLES[type(fact)].columns}
+    return {name: process(value) if (process := processors[name]) else value for name, value in fact._asdict().items()}
+
+
+def raw_insert(connection: sa.Connection, table: sa.Table, values: dict[str, Any]) -> None:
+    """Insert by plain SQL."""
+    names = ", ".join(f'"{name}"' for name in values)
+    places = ", ".join(f":{name}" for name in values)
+    connection.execute(sa.text(f"INSERT INTO {table.name} ({names}) VALUES ({places})"), values)
+
+
+def count(connection: sa.Connection, table: sa.Table) -> int:
+    """How many rows a table has."""
+    return connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
