@@ -159,14 +159,16 @@ def _spent(run_id: str) -> sa.Select[int, Any, int]:
 def _next_steps(connection: sa.Connection, run: Run) -> str:
     first = sa.select(rows.c.row_key).where(rows.c.run_id == run.run_id).order_by(rows.c.row_index).limit(1)
     key = connection.scalar(first)
-    return (
-        "\nNext:\n"
-        "  make ui                                                the run, its graph and its assets in Dagster\n"
-        f"  .venv/bin/elspeth-dagster explain {run.run_id[:8]} --row {key}    why this row got its scores\n"
-        "  OPENAI_API_KEY=… make demo                             the same of OpenAI, once defs.yaml names its model;\n"
-        "                                                         or AZURE_OPENAI_ENDPOINT=… AZURE_OPENAI_API_KEY=…\n"
-        "                                                         OPENAI_API_VERSION=… make demo, of Azure"
-    )
+    home = os.path.relpath(os.environ["DAGSTER_HOME"])
+    return f"""
+Next:
+  make ui
+      the run, its graph and its assets in Dagster's pages
+  DAGSTER_HOME={home} .venv/bin/elspeth-dagster explain {run.run_id[:8]} --row {key}
+      why this row got its scores: source, prompts, replies, answers
+  OPENAI_API_KEY=… make demo
+      the same of OpenAI, once defs.yaml names one of its models;
+      of Azure with AZURE_OPENAI_API_KEY=… AZURE_OPENAI_ENDPOINT=… OPENAI_API_VERSION=…"""
 
 
 if __name__ == "__main__":
