@@ -19,6 +19,7 @@ from elspeth_dagster.components.pointing import Place
 from elspeth_dagster.core.spec import AssessmentSpec, KeyPath, Problem
 from elspeth_dagster.stages.checking_files import repeated_keys
 
+FILLS_IN = "Dagster fills in `{{ … }}` in a defs.yaml itself, and can't here"
 EXPRESSION = re.compile(r"\{\{|\{%|\{#")
 
 
@@ -68,8 +69,8 @@ def _filled_in(value: Any, context: dg.ResolutionContext, path: KeyPath, problem
     try:
         return context.resolve_value(value)
     except Exception as error:  # whatever the expression's author called
-        why = str(error).strip().splitlines()[-1]
-        problems.append(Problem(path, f"Dagster fills in `{{{{ … }}}}` in a defs.yaml itself, and can't here: {why}"))
+        why = str(error).strip().splitlines()[-1].split(", available scope")[0]
+        problems.append(Problem(path, f"{FILLS_IN}: {why}. Templates are files, and `when` has no braces."))
         return value
 
 

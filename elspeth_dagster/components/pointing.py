@@ -43,7 +43,7 @@ class Place:
 
     def refusal(self, problems: Iterable[Problem]) -> SpecError:
         """The error that names every problem, in the file's order."""
-        found = sorted(problems, key=lambda problem: self.line(problem.key_path))
+        found = sorted(dict.fromkeys(problems), key=lambda problem: self.line(problem.key_path))
         count = "1 mistake" if len(found) == 1 else f"{len(found)} mistakes"
         return SpecError("\n".join([f"{count} in this assessment:", *map(self._pointed_at, found)]))
 

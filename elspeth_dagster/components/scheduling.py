@@ -1,5 +1,7 @@
 """When an assessment runs by itself: a cron expression, and which partitions a tick stands for."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._utils.schedules import is_valid_cron_schedule
@@ -23,13 +25,14 @@ def assessment_schedule(
     A tick asks for the last day that is over, for each key of static or dynamic partitions, or for a plain run.
     """
 
-    def runs_of_tick(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+    def runs_of_tick(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         if partitions is None:
-            return [dg.RunRequest()]
+            yield dg.RunRequest()
+            return
         keys = _keys_of_tick(partitions, context)
+        yield from (dg.RunRequest(run_key=key, partition_key=key) for key in keys)
         if not keys:
-            return dg.SkipReason("There is no partition yet.")
-        return [dg.RunRequest(run_key=key, partition_key=key) for key in keys]
+            yield dg.SkipReason("There is no partition yet.")
 
     return dg.ScheduleDefinition(
         name=f"{name}_schedule",
@@ -42,8 +45,10 @@ def assessment_schedule(
 
 
 def _keys_of_tick(partitions: dg.PartitionsDefinition, context: dg.ScheduleEvaluationContext) -> list[str]:
-    with dg.partition_loading_context(context.scheduled_execution_time, context.instance):
-        if isinstance(partitions, dg.TimeWindowPartitionsDefinition):
+    if isinstance(partitions, dg.TimeWindowPartitionsDefinition):
+        with dg.partition_loading_context(context.scheduled_execution_time):
             last = partitions.get_last_partition_key()
-            return [last] if last else []
-        return list(partitions.get_partition_keys())
+        return [last] if last else []
+    if isinstance(partitions, dg.DynamicPartitionsDefinition):
+        return list(partitions.get_partition_keys(dynamic_partitions_store=context.instance))
+    return list(partitions.get_partition_keys())

@@ -52,6 +52,7 @@ def check(spec: AssessmentSpec, files: Mapping[str, FileContent]) -> Checked:
     found = [
         *question_problems(spec, asked),
         *_path_problems(spec),
+        *_asset_problems(spec),
         *_static_key_problems(spec),
         *column_problems(spec, asked),
         *when_problems(spec),
@@ -92,6 +93,16 @@ def _path_problems(spec: AssessmentSpec) -> Iterator[Problem]:
         yield Problem(here, "`{partition}` stands for nothing without `partitions`. Declare them, or name one file.")
     if "partition" not in named and spec.partitions is not None:
         yield Problem(here, "Every partition would read the same file. Write `{partition}` where its key belongs.")
+
+
+def _asset_problems(spec: AssessmentSpec) -> Iterator[Problem]:
+    parts = (spec.source.asset or spec.name).split("/")
+    if not all(part.strip() for part in parts):
+        yield Problem(("source", "asset"), "A part of the asset's key is blank. Write it like `team/table`.")
+    if spec.source.asset and parts[0] == spec.name:
+        yield Problem(
+            ("source", "asset"), "It is an asset of this assessment itself. Name another, or rename this one."
+        )
 
 
 def _static_key_problems(spec: AssessmentSpec) -> Iterator[Problem]:

@@ -71,7 +71,7 @@ def template_problems(
             if by_it and file in texts:
                 parsed.append(Template(key_path, file, _parsed(texts[file]), by_it))
         except TemplateSyntaxError as error:
-            yield Problem(key_path, f"{file}:{error.lineno} is not Jinja2: {error.message}")
+            yield Problem(key_path, f"{file}:{error.lineno} is not Jinja2: {_sentence(error)}")
     for template in parsed:
         yield from _uses_problems(template, spec, lookup)
     yield from _unused(spec, asked, parsed)
@@ -96,6 +96,10 @@ def _parsed(text: str) -> nodes.Template:
     if other is not None:
         raise TemplateSyntaxError("A template can't take in another file. Write its text here.", other.lineno)
     return tree
+
+
+def _sentence(error: TemplateSyntaxError) -> str:
+    return f"{str(error.message).rstrip('.')}."
 
 
 def _uses_problems(template: Template, spec: AssessmentSpec, lookup: Json) -> Iterator[Problem]:
@@ -329,7 +333,7 @@ def when_problems(spec: AssessmentSpec) -> Iterator[Problem]:
         condition(spec.aggregate.when)
         tree = _parsed("{{ " + spec.aggregate.when + " }}")
     except TemplateSyntaxError as error:
-        yield Problem(here, f"`{spec.aggregate.when}` is not a Jinja2 expression: {error.message}")
+        yield Problem(here, f"`{spec.aggregate.when}` is not a Jinja2 expression: {_sentence(error)}")
         return
     uses = _uses_for(tree, {"row": dict.fromkeys(spec.source.columns, UNKNOWN)})
     for use in {use.name: use for use in uses if use.lack}.values():

@@ -71,7 +71,10 @@ def test_every_vocabulary_is_used_and_has_no_word_twice() -> None:
     assert vocabularies - {StrEnum} == {column.type.vocabulary for column in WORDS if isinstance(column.type, Word)}
 
 
-IN_KEEPING = {"tokens.kind": {"row_id": None}, "replies.outcome": {"error_class": "timeout"}}
+IN_KEEPING: dict[str, dict[str, object]] = {
+    "tokens.kind": {"row_id": None},
+    "replies.outcome": {"error_class": "timeout"},
+}
 
 
 class Refusals:
@@ -103,7 +106,7 @@ def refusals(database: Database) -> Any:
 
 
 def sample_of(column: sa.Column[Any]) -> Fact:
-    return only(RECORDS[column.table], a_run("r1"))  # type: ignore[index]
+    return only(RECORDS[column.table], a_run("r1"))
 
 
 def test_the_sample_itself_is_taken(refusals: Refusals) -> None:

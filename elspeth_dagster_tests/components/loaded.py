@@ -1,0 +1,39 @@
+"""What a project's definitions hold, and why they can't be loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from elspeth_dagster.core.errors import SpecError
+from elspeth_dagster_tests.project import Project
+
+OUTPUTS = ("results", "answers", "failures", "rejections")
+
+
+def mistakes(project: Project) -> list[str]:
+    """The lines that tell the mistakes which keep the project from loading."""
+    with pytest.raises(Exception, match="Error while") as raised:
+        project.definitions()
+    assert isinstance(raised.value.__cause__, SpecError)
+    count, *lines = str(raised.value.__cause__).splitlines()
+    assert count == ("1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes") + " in this assessment:"
+    return lines
+
+
+def assessment_of(project: Project, name: str = "trial") -> dict[str, Any]:
+    """The assessment that a run would work by, as the run's first op is told it."""
+    [node] = project.definitions().resolve_job_def(f"{name}_job").nodes
+    assert isinstance(node.definition, dg.GraphDefinition)
+    assert node.definition.config_mapping is not None
+    config = node.definition.config_mapping.resolve_from_unvalidated_config({})
+    document: dict[str, Any] = config["admit_rows"]["config"]["assessment"]
+    return document
+
+
+def code_versions(project: Project, name: str = "trial") -> dict[str, str | None]:
+    """The code version of each of an assessment's assets."""
+    graph = project.definitions().resolve_asset_graph()
+    return {output: graph.get(dg.AssetKey([name, output])).code_version for output in OUTPUTS}
