@@ -26,7 +26,7 @@ test: $(VENV)/.installed
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
 bench: $(VENV)/.installed
-	@$(BIN)/python benchmarks/ask_step.py
+	@PYTHONPATH=. $(BIN)/python benchmarks/ask_step.py
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "elspeth_dagster needs Python 3.11 or newer: make PYTHON=python3.12 …")'

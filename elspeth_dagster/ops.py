@@ -50,7 +50,7 @@ SLICE = dg.Out(dict, description="A reference to the admitted slice: its run, as
 def admit_rows(context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape]) -> Reference:
     assessment, partition = _assessment_to_admit(context), _partition(context)
     source, root = assessment.spec.source, Path(context.op_config["project_root"])
-    with _plain_errors(), _admitting(context, landscape, assessment) as counts:
+    with _plain_errors(context, landscape), _admitting(context, landscape, assessment) as counts:
         with open_source(source.path or "", root, partition) as (stream, name):
             admitted = _admit(context, landscape, read_records(stream, name, source))
         counts.update(**admitted, source=name, sha256=stream.sha256, size=stream.size)
@@ -69,7 +69,7 @@ def admit_frame(
 ) -> Reference:
     assessment = _assessment_to_admit(context)
     source = assessment.spec.source
-    with _plain_errors(), _admitting(context, landscape, assessment) as counts:
+    with _plain_errors(context, landscape), _admitting(context, landscape, assessment) as counts:
         admitted = _admit(context, landscape, read_frame(source_rows, f"asset {source.asset}", source))
         counts.update(**admitted, source=source.asset)
     return _reference(context, **admitted)
@@ -85,7 +85,7 @@ def admit_frame(
 def aggregate_rows(
     context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape], admitted: Reference
 ) -> Iterator[dg.DynamicOutput[Reference] | dg.Output[Reference]]:
-    with _plain_errors():
+    with _plain_errors(context, landscape):
         _check_own_run(context, admitted)
         assessment = _assessment_on_record(context, landscape)
         with states.held(landscape, execution(context), _slice_token(context, landscape)) as (_, counts):
@@ -108,7 +108,7 @@ def aggregate_rows(
 def ask_batches(
     context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape], llm: LLMResource, shard: Reference
 ) -> Reference:
-    with _plain_errors():
+    with _plain_errors(context, landscape):
         _check_own_run(context, shard)
         assessment = _assessment_on_record(context, landscape)
         with landscape.read() as connection:
@@ -133,7 +133,7 @@ def ask_batches(
 def collect_results(
     context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape], manifest: Reference, asked: list[Reference]
 ) -> Iterator[dg.Output[Any]]:
-    with _plain_errors():
+    with _plain_errors(context, landscape):
         _check_own_run(context, manifest)
         _check_complete(manifest, asked)
         assessment = _assessment_on_record(context, landscape)
@@ -171,11 +171,15 @@ def _partition(context: dg.OpExecutionContext) -> str | None:
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
-    """What a user can do something about, said without a stack trace."""
+def _plain_errors(context: dg.OpExecutionContext, landscape: Landscape) -> Iterator[None]:
+    """What a user can do something about, said in a sentence. A run that was ended meanwhile is told by whom."""
     try:
         yield
     except ElspethError as error:
+        with landscape.read() as connection:
+            end = runs.end_of(connection, context.run_id)
+        if end is not None:
+            raise dg.Failure(f"This run has ended: {end.detail}.", allow_retries=False) from error
         raise dg.Failure(str(error), allow_retries=isinstance(error, LandscapeError)) from error
 
 

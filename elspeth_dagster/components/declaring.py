@@ -28,7 +28,8 @@ class Attributes(RootModel[Any]):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return handler.resolve_ref_schema(handler(AssessmentSpec.__pydantic_core_schema__))
+        spec = AssessmentSpec.__get_pydantic_json_schema__(AssessmentSpec.__pydantic_core_schema__, handler)
+        return handler.resolve_ref_schema(spec)
 
 
 def declared_spec(attributes: Any, context: dg.ResolutionContext, project_root: Path) -> AssessmentSpec:

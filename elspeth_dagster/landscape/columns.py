@@ -104,7 +104,12 @@ class Word(sa.types.TypeDecorator[StrEnum]):
         self.vocabulary = vocabulary
 
     def process_bind_param(self, value: StrEnum | str | None, dialect: sa.Dialect) -> str | None:
-        return None if value is None else self.vocabulary(value).value
+        if value is None:
+            return None
+        try:
+            return self.vocabulary(value).value
+        except ValueError:
+            raise ValueError(f"not a word of {self.vocabulary.__name__}") from None
 
     def process_result_value(self, value: str | None, dialect: sa.Dialect) -> StrEnum | None:
         return None if value is None else self.vocabulary(value)

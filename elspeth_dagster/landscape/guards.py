@@ -34,7 +34,8 @@ def _sqlite_guards() -> Iterator[str]:
         for number, key in enumerate([("rowid",), *_unique_keys(table)]):
             same = " AND ".join(f"{name} = NEW.{name}" for name in key)
             there = f"EXISTS (SELECT 1 FROM {table.name} WHERE {same})"
-            yield from _sqlite_trigger(table, f"no_replace_{number}", "BEFORE INSERT", there, grows)
+            known = f"{table.name} only grows: a record with this key is there already"
+            yield from _sqlite_trigger(table, f"no_replace_{number}", "BEFORE INSERT", there, known)
         if _belongs_to_a_run(table):
             ended = "EXISTS (SELECT 1 FROM run_ends WHERE run_id = NEW.run_id)"
             yield from _sqlite_trigger(table, "no_more", "BEFORE INSERT", ended, "this run has ended")

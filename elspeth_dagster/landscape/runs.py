@@ -41,14 +41,13 @@ def begin(
 ) -> None:
     """Put a run and the graph of one of its assessments on record; what is there already must be the same.
 
-    A parent that died before it recorded anything is not on record and left out. Raises AuditError for a run that
-    is there with other nodes.
+    A parent that died before it recorded anything is not on record and left out. A run takes over from the one before
+    it for the same slice: see `_succeeding`. Raises AuditError for a run that is there with other nodes.
     """
     with landscape.decide() as connection:
         insert(connection, configs)
         if not _exists(connection, runs.c.run_id == run.run_id):
-            known = run.parent_run_id and _exists(connection, runs.c.run_id == run.parent_run_id)
-            insert(connection, [run._replace(parent_run_id=run.parent_run_id if known else None)])
+            insert(connection, [_succeeding(connection, run)])
         recorded = _nodes(connection, run.run_id, nodes_[0].assessment)
         if not recorded:
             insert(connection, [*nodes_, *edges])
@@ -58,6 +57,37 @@ def begin(
 
 def _exists(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> bool:
     return connection.scalar(sa.select(sa.exists().where(condition))) or False
+
+
+def _succeeding(connection: sa.Connection, run: Run) -> Run:
+    """The run with its parent and lineage; what still goes on for the same slice ends here.
+
+    A slice is an assessment and its partition. An earlier run of it that has no end yet died, or is about to be
+    overtaken: it ends as interrupted, and the database takes nothing more of it, so that two runs can't both decide
+    what becomes of a slice. If the last run before did not complete, this one goes on with its lineage.
+    """
+    before = _of_same_slice(connection, run)
+    for earlier in before:
+        if end_of(connection, earlier.run_id) is None:
+            _end(connection, RunEnd(earlier.run_id, RunStatus.INTERRUPTED, f"run {run.run_id} took over", now()))
+    if run.parent_run_id is not None:
+        known = _exists(connection, runs.c.run_id == run.parent_run_id)
+        return run._replace(parent_run_id=run.parent_run_id if known else None)
+    last = before[-1] if before else None
+    if last is None or _completed(connection, last):
+        return run
+    return run._replace(parent_run_id=last.run_id, root_run_id=last.root_run_id)
+
+
+def _of_same_slice(connection: sa.Connection, run: Run) -> list[Run]:
+    same_partition = runs.select().where(runs.c.partition_keys == run.partition_keys).order_by(runs.c.started_at)
+    earlier = [Run(*row) for row in connection.execute(same_partition)]
+    return [one for one in earlier if set(json.loads(one.assessments)) & set(json.loads(run.assessments))]
+
+
+def _completed(connection: sa.Connection, run: Run) -> bool:
+    end = end_of(connection, run.run_id)
+    return end is not None and end.status is RunStatus.COMPLETED
 
 
 def _nodes(connection: sa.Connection, run_id: str, assessment: str) -> list[Node]:
@@ -122,8 +152,7 @@ def end(landscape: Landscape, run_id: str, status: RunStatus, detail: str) -> bo
 
 
 def _end(connection: sa.Connection, run_end: RunEnd) -> None:
-    insert(connection, _left_open(connection, run_end.run_id))
-    insert(connection, [run_end])  # after which nothing more of this run is taken
+    insert(connection, [*_left_open(connection, run_end.run_id), run_end])
 
 
 def _left_open(connection: sa.Connection, run_id: str) -> list[Fact]:

@@ -22,10 +22,11 @@ from sqlalchemy.dialects import postgresql
 from elspeth_dagster.core.errors import AuditError
 from elspeth_dagster.landscape.database import Database, why
 from elspeth_dagster.landscape.records import TABLES, Fact, Payload
-from elspeth_dagster.landscape.schema import metadata, payloads
+from elspeth_dagster.landscape.schema import metadata, payloads, run_ends
 
 GROUP = 512
-ORDER = {table: position for position, table in enumerate(metadata.sorted_tables)}
+# Parents first; the end of a run last, since after it nothing more of the run is taken.
+ORDER = {table: (table is run_ends, position) for position, table in enumerate(metadata.sorted_tables)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class Writer:
 
 
 def insert(connection: sa.Connection, facts: Iterable[Fact]) -> None:
-    """Insert facts of any kinds, parents first. A payload that is there already is left as it is."""
+    """Insert facts of any kinds, in whatever order they come. A payload that is there already is left as it is."""
     by_table: dict[sa.Table, list[Fact]] = {}
     for fact in facts:
         by_table.setdefault(TABLES[type(fact)], []).append(fact)

@@ -303,9 +303,7 @@ def fetch_command(cache: Path) -> None:
     help="Requests at a time; above 1, replies may vary.",
 )
 @click.option("--parent", type=int, hidden=True, help="Stop when the process with this id is not the parent.")
-def serve_command(
-    *, cache: Path, port: int, model: Path | None, ctx: int, slots: int, parent: int | None
-) -> None:
+def serve_command(*, cache: Path, port: int, model: Path | None, ctx: int, slots: int, parent: int | None) -> None:
     """Serve a model until Ctrl-C or SIGTERM; the default model's weights are fetched when they are missing."""
     with _errors_as_sentences():
         serve(model or fetch_weights(cache), port, ctx, slots, parent)

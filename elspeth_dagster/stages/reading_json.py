@@ -65,9 +65,7 @@ def _elements(text: str, name: str) -> Iterator[tuple[int, int]]:
     """Where each element of the list begins and ends."""
     opened = _OPEN.match(text)
     if opened is None:
-        raise SourceError(
-            f"{name}: is not a JSON list of objects. Wrap it in [ ], or declare `format: jsonl`."
-        )
+        raise SourceError(f"{name}: is not a JSON list of objects. Wrap it in [ ], or declare `format: jsonl`.")
     at = opened.end()
     closed = _CLOSE.match(text, at)
     while closed is None:
@@ -126,15 +124,11 @@ def _value(text: str) -> object:
 
 def _fields(value: object, source: SourceSpec) -> dict[str, object]:
     if not isinstance(value, JsonObject):
-        raise Refused(
-            RejectionReason.NOT_AN_OBJECT, f"The record must be a JSON object, not {excerpt(value)}."
-        )
+        raise Refused(RejectionReason.NOT_AN_OBJECT, f"The record must be a JSON object, not {excerpt(value)}.")
     fields: dict[str, object] = {}
     for name, field in value:
         if name not in source.columns:
-            raise Refused(
-                RejectionReason.UNKNOWN_FIELD, f"Field {excerpt(name)} is not declared as a column."
-            )
+            raise Refused(RejectionReason.UNKNOWN_FIELD, f"Field {excerpt(name)} is not declared as a column.")
         if name in fields:
             raise Refused(RejectionReason.DUPLICATE_FIELD, f"Field {excerpt(name)} is there twice.", name)
         fields[name] = field

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
 import pytest
 
@@ -100,7 +102,7 @@ def test_the_version_is_the_same_for_the_same_assessment(project: Project) -> No
         {"errors": {"row": "keep_partial"}},
     ],
 )
-def test_what_decides_an_answer_gives_another_version(project: Project, change: dict[str, object]) -> None:
+def test_what_decides_an_answer_gives_another_version(project: Project, change: dict[str, Any]) -> None:
     project.declare()
     before = code_versions(project)
     project.declare(**change)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -46,7 +47,6 @@ from elspeth_dagster.landscape.words import (
 F = TypeVar("F", bound=Fact)
 NOON = datetime(2026, 1, 31, 12, 0, 0, 123456, UTC)
 RECORDS = {table: kind for kind, table in TABLES.items()}
-ORDER = {table: position for position, table in enumerate(metadata.sorted_tables)}
 
 
 def a_run(run_id: str) -> list[Fact]:
@@ -100,7 +100,8 @@ def only(kind: type[F], facts: Iterable[Fact]) -> F:
 
 def parents_of(table: sa.Table, facts: Iterable[Fact]) -> list[Fact]:
     """Those of a run's facts that a fact of `table` may refer to."""
-    return [fact for fact in facts if ORDER[TABLES[type(fact)]] < ORDER[table] and not isinstance(fact, RunEnd)]
+    before = set(takewhile(lambda other: other is not table, metadata.sorted_tables))
+    return [fact for fact in facts if TABLES[type(fact)] in before and not isinstance(fact, RunEnd)]
 
 
 def recorded(connection: sa.Connection, kind: type[F]) -> list[F]:

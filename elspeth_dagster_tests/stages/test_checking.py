@@ -50,6 +50,12 @@ def check_only(told: list[tuple[KeyPath, str]], key: str, words: str) -> None:
         },
         {"partitions": {"daily": "2026-01-01"}, "source.path": "data/{partition}.csv"},
         {"aggregate": {"group_by": ["region"], "when": "row.region == 'north' and row['id'] > '7'"}},
+        {**NO_PRODUCT, "queries.0.system": "system.j2"},
+        {
+            **NO_PRODUCT,
+            "queries": [QUERY, {**QUERY, "name": "b", "system": "query.j2"}],
+            "prompt": {"system": "system.j2"},
+        },
         {"llm.options": {"stop": ["\n"], "logit_bias": {"50256": -100}, "user": None, "top_p": 0.5}},
     ],
 )
@@ -71,6 +77,7 @@ def test_every_problem_is_told_at_once() -> None:
     [
         ({**NO_PRODUCT, "queries": []}, "", "No question is asked"),
         ({"criteria": [], "queries": [QUERY], "prompt.lookup": NOTHING}, "case_studies", "no criteria"),
+        ({"criteria": [], "answer": {}, "prompt.lookup": NOTHING}, "case_studies", "no criteria"),
         ({"case_studies": [], "queries": [QUERY], "prompt.lookup": NOTHING}, "criteria", "no case studies"),
         ({"prompt.template": NOTHING, "prompt.lookup": NOTHING}, "prompt.template", "Name a Jinja2 file"),
         ({"answer": {}}, "answer", "at least one answer field"),
@@ -201,6 +208,12 @@ def test_sources_and_partitions_that_dont_fit_are_refused(changes: dict[str, Any
     check_only(found(changes), key, words)
 
 
+@pytest.mark.parametrize("key", ["", " ", "a/b", "a\\b", "..", "a::b", "a\nb"])
+def test_a_partition_key_that_cant_name_a_file_is_refused(key: str) -> None:
+    told = found({"partitions": {"static": [key, "good"]}, "source.path": "{partition}.csv"})
+    check_only(told, "partitions.static.0", "can't name a file")
+
+
 def test_a_password_in_a_path_is_not_repeated() -> None:
     [(_, message)] = found({"source.path": "sftp://me:secret@host/rows.csv"})
     assert "secret" not in message
@@ -310,6 +323,12 @@ def test_an_input_of_one_case_study_may_be_taken_under_a_condition(template: byt
 )
 def test_what_only_a_row_can_tell_is_left_to_the_row(template: bytes) -> None:
     assert found({}, {"ask.j2": template}) == []
+
+
+def test_what_a_loop_lets_through_only_under_a_condition_may_be_missing_elsewhere() -> None:
+    lookup = b"CLEAR: {marks: [{note: a}, {score: 1}]}"
+    loop = b"{% for mark in lookup.CLEAR.marks if mark.note is defined %}{{ mark.note }}{{ row.text }}{% endfor %}"
+    assert found({}, {"ask.j2": loop, "lookup.yaml": lookup}) == []
 
 
 def test_a_query_is_given_no_case_study() -> None:

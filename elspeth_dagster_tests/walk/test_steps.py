@@ -3,12 +3,15 @@
 import hashlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
 import dagster as dg
 import pytest
 
+from elspeth_dagster.core.errors import LandscapeError
 from elspeth_dagster_tests.fault_server import FaultServer
 from elspeth_dagster_tests.project import Project, job_of_trial_folder, rows_of_texts
 
@@ -31,7 +34,7 @@ def kill_the_asking_step(project: Project, killed: list[int]) -> None:
         time.sleep(0.1)
         try:
             found = project.facts(pids)
-        except Exception:  # the landscape is not made yet
+        except LandscapeError:  # it is not made yet
             continue
         if found:
             os.kill(found[0]["pid"], signal.SIGKILL)
@@ -114,3 +117,77 @@ def test_every_table_is_an_artifact_with_the_hash_of_its_file(sqlite_project: Pr
     data = (sqlite_project.home / "storage" / "trial" / f"{name}.parquet").read_bytes()
     assert artifact["uri"].endswith(f"storage/trial/{name}.parquet")
     assert (artifact["size"], bytes(artifact["content_hash"])) == (len(data), hashlib.sha256(data).digest())
+
+
+def kill_the_run(project: Project, run: subprocess.Popen[bytes], seconds: float = 120) -> None:
+    """Kill -9 the whole process group of a run once it has a call in flight."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(0.1)
+        try:
+            if project.fact("SELECT count(*) FROM calls") > 0:
+                break
+        except LandscapeError:  # it is not made yet
+            continue
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+
+
+def test_a_launch_after_a_killed_run_takes_over_and_leaves_nothing_open(project: Project, server: FaultServer) -> None:
+    server.configure(first_tries={"act": "hang", "times": 1})
+    project.declare()
+    project.write_rows(rows_of_texts(2))
+    command = [sys.executable, "-m", "dagster", "job", "execute", "-f", "trial/definitions.py", "-j", "trial_job"]
+    env = {**os.environ, **project.env, "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.Popen(command, cwd=project.folder, env=env, start_new_session=True, stderr=subprocess.DEVNULL)
+    kill_the_run(project, run)
+    result = project.run()
+    assert result.success
+    first, second = project.facts(
+        "SELECT r.run_id, r.parent_run_id, r.root_run_id, e.status, e.detail FROM runs r JOIN run_ends e USING (run_id) "
+        "ORDER BY r.started_at"
+    )
+    assert (first["status"], first["detail"]) == ("interrupted", f"run {result.run_id} took over")
+    assert (second["status"], second["parent_run_id"], second["root_run_id"]) == (
+        "completed", first["run_id"], first["run_id"],
+    )  # fmt: skip
+    open_states = "SELECT count(*) FROM node_states WHERE state_id NOT IN (SELECT state_id FROM node_state_ends)"
+    assert project.fact(open_states) == 0
+    assert project.fact("SELECT count(*) FROM calls WHERE call_id NOT IN (SELECT call_id FROM replies)") == 0
+    assert project.fact("SELECT count(*) FROM tokens WHERE token_id NOT IN (SELECT token_id FROM token_outcomes)") == 0
+    fates = project.facts("SELECT outcome, count(*) AS n FROM token_outcomes GROUP BY outcome ORDER BY outcome")
+    assert {fate["outcome"]: fate["n"] for fate in fates} == {"assessed": 2, "completed": 2, "interrupted": 4}
+
+
+def test_of_two_live_runs_of_a_slice_the_earlier_stops_and_says_why(project: Project, server: FaultServer) -> None:
+    server.configure(latency_ms=1500)
+    project.env["ELSPETH_MAX_CONCURRENCY"] = "1"
+    project.declare()
+    project.write_rows(rows_of_texts(2))
+    results: list[dg.ExecuteInProcessResult] = []
+    early = threading.Thread(target=lambda: results.append(project.run()))
+    with project.in_env():
+        early.start()
+        while not results:
+            time.sleep(0.2)
+            try:
+                if project.fact("SELECT count(*) FROM calls") > 0:
+                    break
+            except LandscapeError:
+                continue
+        server.configure(latency_ms=0)
+        late = project.run()
+        early.join()
+    assert late.success and not results[0].success
+    [failure] = [event for event in results[0].all_events if event.event_type_value == "STEP_FAILURE"]
+    assert f"run {late.run_id} took over" in failure.step_failure_data.error_display_string
+    decided = project.facts("SELECT run_id, outcome FROM token_outcomes WHERE outcome = 'assessed'")
+    assert {row["run_id"] for row in decided} == {late.run_id}
+
+
+def test_a_run_after_a_completed_one_starts_a_lineage_of_its_own(sqlite_project: Project) -> None:
+    sqlite_project.declare()
+    sqlite_project.write_rows(rows_of_texts(1))
+    assert sqlite_project.run().success and sqlite_project.run().success
+    lineages = sqlite_project.facts("SELECT run_id, parent_run_id, root_run_id FROM runs")
+    assert all(run["parent_run_id"] is None and run["root_run_id"] == run["run_id"] for run in lineages)

@@ -1,0 +1,166 @@
+"""Every key that is accepted changes something that can be observed: one test for each, and none is left out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from elspeth_dagster.core.assessment import Assessment
+from elspeth_dagster.stages.batching import aggregate, rows_per_step, shards
+from elspeth_dagster.stages.merging import merge
+from elspeth_dagster.stages.prompting import messages
+from elspeth_dagster.stages.querying import questions, request_body, result_fields
+from elspeth_dagster.stages.reading import read_records
+from elspeth_dagster_tests.components.test_schema import SCHEMA, keys
+from elspeth_dagster_tests.project import ATTRIBUTES, Project
+from elspeth_dagster_tests.stages.declared import QUERY, assessment
+
+ROWS: list[dict[str, Any]] = [
+    {"id": f"R{n}", "region": region, "cs1_text": "one", "cs2_text": "two"} for n, region in enumerate("nsnnss")
+]
+FILES = {
+    "ask.j2": b"{{ case_study }}{{ criterion }}{{ row }}{{ lookup }}",
+    "terse.j2": b"{{ criterion }}{{ row }}{{ lookup }}",
+    "other.j2": b"You are strict.",
+    "other.yaml": b"CLEAR: 1",
+}
+CSV = b"id,region,cs1_text,cs2_text\n1,n,a,b\n1,s,c,d\n"
+
+Observe = Callable[[Assessment], object]
+Change = dict[str, Any]
+
+
+def requests(asked: Assessment) -> object:
+    """The requests that are sent about a row."""
+    return [
+        request_body(asked.spec, question, messages(question, ROWS[0], asked.lookup), bounded_schema=True)
+        for question in questions(asked)
+    ]
+
+
+def columns(asked: Assessment) -> object:
+    """The columns that answers fill."""
+    return list(result_fields(questions(asked)))
+
+
+def records(asked: Assessment) -> object:
+    """What is read from a source."""
+    return list(read_records(io.BytesIO(CSV), "rows", asked.spec.source))
+
+
+def steps(asked: Assessment) -> object:
+    """The batches, and the step that asks each."""
+    flushes = aggregate(((row["id"], row) for row in ROWS), asked.spec.aggregate)
+    return list(shards(flushes, rows_per_step(asked.spec.rows_per_step, len(ROWS))))
+
+
+def fate(asked: Assessment) -> object:
+    """What becomes of a row with a refused answer."""
+    first, *others = questions(asked)
+    values = {question.key: dict.fromkeys(question.fields, 1) for question in others}
+    return merge(questions(asked), values, {first.key: "truncated"}, asked.spec.errors.row).fate
+
+
+IN_QUERY: Change = {"queries": [QUERY]}
+NUMBER: Change = {"answer.share": {"type": "number"}}
+LEVEL: Change = {"answer.level": {"type": "enum", "values": ["low", "high"]}}
+STAGES: dict[str, tuple[Observe, Change, Change]] = {
+    "source.format": (records, {}, {"source.format": "jsonl"}),
+    "source.key": (records, {}, {"source.key": ["id", "region"]}),
+    "source.columns": (records, {}, {"source.columns.id": "int"}),
+    "aggregate.rows": (steps, {}, {"aggregate": {"rows": 2}}),
+    "aggregate.group_by": (steps, {}, {"aggregate": {"group_by": ["region"]}}),
+    "aggregate.when": (steps, {}, {"aggregate": {"when": "row.region == 's'"}}),
+    "rows_per_step": (steps, {"aggregate": {"rows": 2}}, {"aggregate": {"rows": 2}, "rows_per_step": 2}),
+    "llm.model_name": (requests, {}, {"llm.model_name": "other"}),
+    "llm.temperature": (requests, {}, {"llm.temperature": 0}),
+    "llm.max_tokens": (requests, {}, {"llm.max_tokens": 9}),
+    "llm.seed": (requests, {}, {"llm.seed": 7}),
+    "llm.options": (requests, {}, {"llm.options": {"top_p": 0.5}}),
+    "prompt.system": (requests, {}, {"prompt.system": "other.j2"}),
+    "prompt.template": (requests, {}, {"prompt.template": "terse.j2"}),
+    "prompt.lookup": (requests, {}, {"prompt.lookup": "other.yaml"}),
+    "case_studies.name": (columns, {}, {"case_studies.0.name": "other"}),
+    "case_studies.description": (requests, {}, {"case_studies.0.description": "another"}),
+    "case_studies.inputs": (requests, {}, {"case_studies.0.inputs": {"text": "cs2_text"}}),
+    "criteria.name": (columns, {}, {"criteria.0.name": "other"}),
+    "criteria.code": (requests, {}, {"criteria.0.code": "OTHER"}),
+    "criteria.description": (requests, {}, {"criteria.0.description": "another"}),
+    "criteria.subcriteria": (requests, {}, {"criteria.0.subcriteria": ["another"]}),
+    "queries.name": (columns, IN_QUERY, {"queries": [{**QUERY, "name": "other"}]}),
+    "queries.system": (requests, IN_QUERY, {"queries": [{**QUERY, "system": "other.j2"}]}),
+    "queries.template": (requests, IN_QUERY, {"queries": [{**QUERY, "template": "plain.j2"}]}),
+    "queries.inputs": (requests, IN_QUERY, {"queries": [{**QUERY, "inputs": {"text": "cs2_text"}}]}),
+    "queries.answer": (columns, IN_QUERY, {"queries": [{**QUERY, "answer": {"other": {"type": "string"}}}]}),
+    "answer.type": (requests, {}, {"answer.why": {"type": "boolean"}}),
+    "answer.minimum": (requests, NUMBER, {"answer.share": {"type": "number", "minimum": 0}}),
+    "answer.maximum": (requests, NUMBER, {"answer.share": {"type": "number", "maximum": 1}}),
+    "answer.max_length": (requests, {}, {"answer.why.max_length": 9}),
+    "answer.values": (requests, LEVEL, {"answer.level": {"type": "enum", "values": ["low", "mid"]}}),
+    "answer.description": (requests, {}, {"answer.why.description": "In one word."}),
+    "structured_output": (requests, {}, {"structured_output": "none"}),
+    "errors.row": (fate, {}, {"errors": {"row": "keep_partial"}}),
+}
+DEFINITIONS: dict[str, Change] = {
+    "name": {"name": "other"},
+    "source.asset": {"source": {**ATTRIBUTES["source"], "path": None, "asset": "trial_upstream"}},
+    "partitions.daily": {"partitions": {"daily": "2026-01-02"}},
+    "partitions.static": {"partitions": {"static": ["north"]}},
+    "partitions.dynamic": {"partitions": {"dynamic": "tenders"}},
+    "schedule": {"schedule": "0 7 * * *"},
+}
+IN_RUNS = {"source.path", "errors.repair", "errors.retry_seconds"}
+"""What only a run can show: walk/test_sources.py, walk/test_replies.py."""
+
+
+def leaves() -> set[str]:
+    """The keys of a spec that have no keys of their own."""
+    known = {path for path, _ in keys(SCHEMA)}
+    groups = {path.rsplit(".", 1)[0] for path in known if "." in path}
+    own_answer = {path for path in known if path.startswith("queries.answer.")}  # the same fields as under `answer`
+    return (known - groups - own_answer) | {"queries.answer"}
+
+
+def test_no_key_is_left_out() -> None:
+    assert leaves() == {*STAGES, *DEFINITIONS, *IN_RUNS}
+
+
+@pytest.mark.parametrize("key", STAGES)
+def test_a_key_changes_what_is_read_asked_or_made_of_it(key: str) -> None:
+    observe, before, after = STAGES[key]
+    files = {**FILES, "plain.j2": b"{{ row.text }}"}
+    assert observe(assessment(before, files)) != observe(assessment(after, files))
+
+
+UPSTREAM = """
+import dagster as dg
+import pandas as pd
+
+@dg.asset
+def trial_upstream() -> pd.DataFrame: ...
+"""
+
+
+def observed(project: Project, **changes: Any) -> object:
+    """What Dagster sees of an assessment: assets, what they stand on, partitions, schedules."""
+    source = {**ATTRIBUTES["source"], "path": "data/{partition}.csv" if "partitions" in changes else "data/rows.csv"}
+    project.declare(**{"source": source, **changes})
+    (project.folder / "trial" / "defs" / "upstream.py").write_text(UPSTREAM)
+    definitions = project.definitions()
+    graph = definitions.resolve_asset_graph()
+    assets = {key: (graph.get(key).parent_keys, graph.get(key).partitions_def) for key in graph.get_all_asset_keys()}
+    schedules = {schedule.name: schedule.cron_schedule for schedule in definitions.get_repository_def().schedule_defs}
+    return assets, schedules
+
+
+@pytest.mark.parametrize("key", DEFINITIONS)
+def test_a_key_changes_what_dagster_sees(project: Project, key: str) -> None:
+    before = {"partitions": {"daily": "2026-01-01"}} if key.startswith("partitions") else {"schedule": "0 6 * * *"}
+    after = {**before, **DEFINITIONS[key]}
+    folder = project.folder / "trial" / "defs" / "trial"
+    first = observed(project, **before)
+    (folder / "defs.yaml").unlink()
+    assert observed(project, **after) != first

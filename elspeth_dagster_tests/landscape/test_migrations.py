@@ -1,0 +1,253 @@
+"""The schema's versions: what is made is what the code declares, guards and all; no other is worked with."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from multiprocessing import current_process, get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from elspeth_dagster.core.errors import LandscapeError, SchemaVersionError
+from elspeth_dagster.landscape import guards, migrations, schema
+from elspeth_dagster.landscape.database import Database
+from elspeth_dagster.landscape.ledger import Landscape
+from elspeth_dagster.landscape.schema import metadata
+from elspeth_dagster.landscape.writing import insert
+from elspeth_dagster_tests.conftest import PostgresServer
+from elspeth_dagster_tests.landscape.sample import a_run, count
+from elspeth_dagster_tests.landscape.test_only_growing import drop_triggers
+
+CONSTRAINTS = """
+SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
+WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'landscape_version'
+"""
+COLUMNS = """
+SELECT table_name, column_name, ordinal_position, data_type, is_nullable, column_default
+FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'landscape_version'
+"""
+INDEXES = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'landscape_version'"
+COMMENTS = "SELECT relname, obj_description(oid) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+
+
+def differences(database: Database) -> list[Any]:
+    """How the database's tables differ from those that the code declares, as alembic sees it."""
+    ours = {"include_name": lambda name, kind, _: not (kind == "table" and name == migrations.VERSION_TABLE)}
+    with database.read() as connection:
+        return list(compare_metadata(MigrationContext.configure(connection, opts=ours), metadata))
+
+
+def catalogue(connection: sa.Connection) -> set[tuple[object, ...]]:
+    """Tables, columns, constraints and indexes, as the database spells them."""
+    if connection.dialect.name == "postgresql":
+        return {tuple(row) for query in (COLUMNS, CONSTRAINTS, INDEXES, COMMENTS)
+                for row in connection.exec_driver_sql(query) if row[0] != "pk_landscape_version"
+                and not str(row[0]).startswith("landscape_version")}  # fmt: skip
+    made = "SELECT sql FROM sqlite_master WHERE type <> 'trigger' AND tbl_name <> 'landscape_version'"
+    return {tuple(clauses(sql)) for (sql,) in connection.exec_driver_sql(made) if sql}
+
+
+def clauses(sql: str) -> list[str]:
+    """What a CREATE statement consists of; the order of constraints says nothing."""
+    return sorted(re.sub(r"\s+", " ", clause).strip() for clause in re.split(r",\s*\n|\(\s*\n|\n\)", sql))
+
+
+def guards_in(database: Database) -> set[tuple[str, str]]:
+    """Each table with the triggers on it that fire always."""
+    with database.read() as connection:
+        if connection.dialect.name == "postgresql":
+            found = "SELECT tgrelid::regclass::text, tgname FROM pg_trigger WHERE tgenabled = 'A'"
+        else:
+            found = "SELECT tbl_name, name FROM sqlite_master WHERE type = 'trigger'"
+        return {(table, name) for table, name in connection.exec_driver_sql(found)}
+
+
+def guards_needed(dialect: str) -> set[tuple[str, str]]:
+    """Each table with the triggers that it needs."""
+    needed = set()
+    for table in metadata.sorted_tables:
+        keys = sum(isinstance(key, sa.UniqueConstraint | sa.PrimaryKeyConstraint) for key in table.constraints)
+        kinds = ["no_change", "no_truncate"] if dialect == "postgresql" else ["no_update", "no_delete"]
+        kinds += [f"no_replace_{number}" for number in range(keys + 1)] if dialect == "sqlite" else []
+        kinds += ["no_more"] if "run_id" in table.columns and table.name not in ("runs", "run_ends") else []
+        needed |= {(table.name, f"{table.name}_{kind}") for kind in kinds}
+    return needed
+
+
+def test_a_new_database_has_the_tables_that_the_code_declares(empty_url: str) -> None:
+    with closing(Database.open(empty_url)) as database:
+        assert differences(database) == []
+
+
+def test_a_new_database_has_every_constraint_that_the_code_declares(empty_url: str) -> None:
+    with closing(Database.open(empty_url)) as database:
+        with database.read() as connection:
+            migrated = catalogue(connection)
+        with database.write() as connection:
+            drop_all(connection)
+            metadata.create_all(connection)
+            declared = catalogue(connection)
+            connection.rollback()
+    assert migrated == declared
+
+
+def drop_all(connection: sa.Connection) -> None:
+    """Make room for the same tables."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
+    for table in reversed(metadata.sorted_tables):
+        connection.exec_driver_sql(f"DROP TABLE {table.name}")
+
+
+def test_a_schema_that_was_changed_by_hand_would_differ(database: Database) -> None:
+    with database.write() as connection:
+        connection.exec_driver_sql("DROP INDEX ix_answers_token_id")
+        connection.exec_driver_sql("ALTER TABLE runs ADD COLUMN mood text")
+    assert {difference[0] for difference in differences(database)} == {"add_index", "remove_column"}
+
+
+def test_a_constraint_that_was_dropped_by_hand_would_be_missed(database: Database) -> None:
+    with database.write() as connection:
+        before = catalogue(connection)
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("ALTER TABLE calls DROP CONSTRAINT ck_calls_cause_is_known")
+        else:
+            made = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE name = 'replies'").scalar_one()
+            connection.exec_driver_sql("DROP TABLE replies")
+            connection.exec_driver_sql(re.sub(r"CONSTRAINT ck_replies_whole CHECK \(.*\), ", "", made))
+        assert catalogue(connection) != before
+        connection.rollback()
+
+
+def test_every_table_of_a_new_database_has_its_guards(empty_url: str, dialect: str) -> None:
+    with closing(Database.open(empty_url)) as database:
+        assert guards_in(database) == guards_needed(dialect)
+
+
+def test_guards_can_be_made_again(database: Database, dialect: str) -> None:
+    drop_triggers(database, "calls")
+    assert guards_in(database) != guards_needed(dialect)
+    for _ in range(2):
+        with database.write() as connection:
+            guards.install(connection)
+        assert guards_in(database) == guards_needed(dialect)
+
+
+def set_version(url: str, version: str) -> None:
+    """Pretend that another package made this database."""
+    with closing(Database.open(url)) as database, database.write() as connection:
+        connection.execute(sa.text("UPDATE landscape_version SET version_num = :version"), {"version": version})
+
+
+def test_a_newer_schema_is_refused_whatever_is_allowed(database_url: str) -> None:
+    set_version(database_url, "9999")
+    for allowed in ({}, {"create": True, "upgrade": True}):
+        with pytest.raises(SchemaVersionError, match=r"has schema 9999, newer than .*: install the newer package"):
+            Database.open(database_url, **allowed)
+
+
+NEXT_VERSION = """
+from alembic import op
+revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+def upgrade() -> None:
+    op.create_index("ix_later", "runs", ["host"])
+"""
+
+
+def make_package_newer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on this package has one schema version more."""
+    (folder / "versions").mkdir(parents=True)
+    ours = Path(migrations.__file__).parent
+    for name in ("env.py", "script.py.mako", "versions/0001_landscape.py"):
+        (folder / name).write_text((ours / name).read_text())
+    (folder / "versions" / "0002_later.py").write_text(NEXT_VERSION)
+    monkeypatch.setattr(migrations, "__file__", str(folder / "__init__.py"))
+
+
+def test_an_older_schema_is_refused_until_it_is_upgraded_and_keeps_its_facts_and_guards(
+    database_url: str, dialect: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Database.open(database_url)) as database, database.write() as connection:
+        insert(connection, a_run("r1")[:2])
+    make_package_newer(tmp_path / "package", monkeypatch)
+    with pytest.raises(SchemaVersionError, match="has schema 0001, this package needs 0002: run `elspeth-dagster upgr"):
+        Database.open(database_url)
+    with closing(Database.open(database_url, upgrade=True)) as database, database.read() as connection:
+        assert migrations.version_of(connection) == "0002"
+        assert count(connection, schema.runs) == 1
+        assert "ix_later" in {index["name"] for index in sa.inspect(connection).get_indexes("runs")}
+        assert guards_in(database) == guards_needed(dialect)
+    Database.open(database_url).close()
+
+
+def test_an_upgrade_that_fails_leaves_the_database_as_it_was(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_package_newer(tmp_path / "package", monkeypatch)
+    version = tmp_path / "package" / "versions" / "0002_later.py"
+    version.write_text(f'{NEXT_VERSION}    op.execute("CREATE TABLE runs (x integer)")\n')
+    with pytest.raises(LandscapeError, match="already exists"):
+        Database.open(database_url, upgrade=True)
+    monkeypatch.undo()
+    with closing(Database.open(database_url)) as database:
+        assert differences(database) == []
+
+
+def test_an_empty_database_can_be_made_by_an_upgrade(empty_url: str) -> None:
+    Database.open(empty_url, upgrade=True).close()
+    Database.open(empty_url, create=False).close()
+
+
+def test_opening_a_database_that_is_up_to_date_changes_nothing_in_it(database_url: str) -> None:
+    with closing(Database.open(database_url)) as database:
+        drop_triggers(database, "calls")
+        before = guards_in(database)
+        Database.open(database_url, create=True, upgrade=True).close()
+        assert guards_in(database) == before
+
+
+def open_all(urls: list[str], at_once: Any) -> None:
+    """A process that opens new databases at the same moment as another one does, and writes to them at once."""
+    for number, url in enumerate(urls):
+        at_once.wait(timeout=60)
+        with Landscape.open(url) as landscape:
+            landscape.write(*a_run(f"{current_process().name}-{number}"))
+
+
+def test_processes_that_make_the_same_new_database_at_once_all_succeed(
+    dialect: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if dialect == "sqlite":
+        urls, names = [f"sqlite:///{tmp_path}/{number}.sqlite" for number in range(8)], []
+    else:
+        postgres: PostgresServer = request.getfixturevalue("postgres")
+        names = [postgres.create() for _ in range(4)]
+        urls = [postgres.url(name) for name in names]
+    context = get_context("spawn")
+    at_once = context.Barrier(2)
+    makers = [context.Process(target=open_all, args=(urls, at_once), name=name) for name in ("one", "other")]
+    for maker in makers:
+        maker.start()
+    for maker in makers:
+        maker.join(timeout=100)
+    assert [maker.exitcode for maker in makers] == [0, 0]
+    for url in urls:
+        with closing(Database.open(url, create=False)) as database, database.read() as connection:
+            assert count(connection, schema.runs) == 2
+            assert guards_in(database) == guards_needed(dialect)
+    for name in names:
+        request.getfixturevalue("postgres").drop(name)
+
+
+def test_threads_that_make_databases_at_once_each_make_their_own(tmp_path: Path) -> None:
+    urls = [f"sqlite:///{tmp_path}/{number}.sqlite" for number in range(4)] * 2
+    with ThreadPoolExecutor(max_workers=8) as threads:
+        for database in threads.map(Database.open, urls):
+            assert differences(database) == []
+            database.close()
