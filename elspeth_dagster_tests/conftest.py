@@ -136,6 +136,33 @@ def database(database_url: str) -> Iterator[Database]:
     opened.close()
 
 
+@pytest.fixture(scope="session")
+def opened_once() -> Iterator[dict[str, Database]]:
+    """The databases of `unchanged_database`, by dialect."""
+    opened: dict[str, Database] = {}
+    yield opened
+    for database in opened.values():
+        database.close()
+
+
+@pytest.fixture
+def unchanged_database(
+    dialect: str,
+    opened_once: dict[str, Database],
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Database:
+    """The same, but one for all the tests that undo whatever they do, since making one takes a while."""
+    if dialect not in opened_once:
+        if dialect == "sqlite":
+            url = f"sqlite:///{tmp_path_factory.mktemp('unchanged')}/landscape.sqlite"
+        else:
+            postgres: PostgresServer = request.getfixturevalue("postgres")
+            url = postgres.url(postgres.create(request.getfixturevalue("postgres_template")))
+        opened_once[dialect] = Database.open(url)
+    return opened_once[dialect]
+
+
 @pytest.fixture
 def landscape(database_url: str) -> Iterator[Landscape]:
     """An open landscape without facts, on SQLite, then on PostgreSQL."""

@@ -42,7 +42,9 @@ def declared_spec(attributes: Any, context: dg.ResolutionContext, project_root: 
     try:
         spec = AssessmentSpec.model_validate(filled_in)
     except ValidationError as error:
-        problems += [_as_problem(detail, attributes) for detail in error.errors()]
+        known = {problem.key_path for problem in problems}
+        found = (_as_problem(detail, attributes) for detail in error.errors())
+        problems += [problem for problem in found if problem.key_path not in known]
     if problems:
         place = Place(Path("defs.yaml"), project_root) if lines is None else Place.of_document(lines, project_root)
         raise place.refusal(problems)
@@ -70,7 +72,7 @@ def _filled_in(value: Any, context: dg.ResolutionContext, path: KeyPath, problem
     try:
         return context.resolve_value(value)
     except Exception as error:  # whatever the expression's author called
-        why = str(error).strip().splitlines()[-1].split(", available scope")[0]
+        why = (str(error).strip() or type(error).__name__).splitlines()[-1].split(", available scope")[0]
         problems.append(Problem(path, f"{FILLS_IN}: {why}. Templates are files, and `when` has no braces."))
         return value
 

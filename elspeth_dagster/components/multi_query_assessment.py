@@ -1,5 +1,6 @@
 """One assessment: a defs.yaml into four assets, the job that makes them, and its schedule."""
 
+from datetime import date, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Self
@@ -100,7 +101,8 @@ def _partitions_definition(spec: PartitionsSpec | None) -> dg.PartitionsDefiniti
     if spec is None:
         return None
     if spec.daily is not None:
-        return dg.DailyPartitionsDefinition(start_date=spec.daily)
+        end = spec.until and (date.fromisoformat(spec.until) + timedelta(days=1)).isoformat()
+        return dg.DailyPartitionsDefinition(start_date=spec.daily, end_date=end)
     if spec.static is not None:
         return dg.StaticPartitionsDefinition(spec.static)
     return dg.DynamicPartitionsDefinition(name=spec.dynamic)

@@ -1,6 +1,7 @@
 """When an assessment runs by itself: a cron expression, and which partitions a tick stands for."""
 
 from collections.abc import Iterator
+from datetime import UTC, timedelta
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -22,7 +23,7 @@ def assessment_schedule(
 ) -> dg.ScheduleDefinition:
     """The schedule of an assessment's job; switched off until somebody turns it on.
 
-    A tick asks for the last day that is over, for each key of static or dynamic partitions, or for a plain run.
+    A tick asks for the day before it, for each key of static or dynamic partitions, or for a plain run.
     """
 
     def runs_of_tick(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
@@ -30,9 +31,12 @@ def assessment_schedule(
             yield dg.RunRequest()
             return
         keys = _keys_of_tick(partitions, context)
-        yield from (dg.RunRequest(run_key=key, partition_key=key) for key in keys)
+        # A day is asked once, however often the cron fires; a static or dynamic key again at every tick.
+        is_daily = isinstance(partitions, dg.TimeWindowPartitionsDefinition)
+        tick = "" if is_daily else f"@{context.scheduled_execution_time.isoformat()}"
+        yield from (dg.RunRequest(run_key=key + tick, partition_key=key) for key in keys)
         if not keys:
-            yield dg.SkipReason("There is no partition yet.")
+            yield dg.SkipReason("There is no partition to run.")
 
     return dg.ScheduleDefinition(
         name=f"{name}_schedule",
@@ -46,9 +50,10 @@ def assessment_schedule(
 
 def _keys_of_tick(partitions: dg.PartitionsDefinition, context: dg.ScheduleEvaluationContext) -> list[str]:
     if isinstance(partitions, dg.TimeWindowPartitionsDefinition):
-        with dg.partition_loading_context(context.scheduled_execution_time):
-            last = partitions.get_last_partition_key()
-        return [last] if last else []
+        time = context.scheduled_execution_time
+        yesterday = (time.astimezone(UTC) - timedelta(days=1)).date().isoformat()
+        with dg.partition_loading_context(time):
+            return [yesterday] if partitions.has_partition_key(yesterday) else []
     if isinstance(partitions, dg.DynamicPartitionsDefinition):
         return list(partitions.get_partition_keys(dynamic_partitions_store=context.instance))
     return list(partitions.get_partition_keys())

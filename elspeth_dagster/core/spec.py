@@ -178,6 +178,11 @@ class PartitionsSpec(SpecModel):
     daily: str | None = Field(
         default=None, description="One partition a day, from this first day on.", examples=["2026-01-01"]
     )
+    until: str | None = Field(
+        default=None,
+        description="With `daily`: the last day; default: there is a new one every day.",
+        examples=["2026-06-30"],
+    )
     static: list[str] | None = Field(
         default=None, min_length=1, description="A fixed list of partition keys.", examples=[["north", "south"]]
     )
@@ -188,7 +193,7 @@ class PartitionsSpec(SpecModel):
         examples=["tenders"],
     )
 
-    @field_validator("daily")
+    @field_validator("daily", "until")
     @classmethod
     def _is_a_date(cls, value: str | None) -> str | None:
         if value is not None and not (ISO_DATE.fullmatch(value) and _is_on_the_calendar(value)):
@@ -199,6 +204,8 @@ class PartitionsSpec(SpecModel):
     def _one_kind(self) -> Self:
         if sum(kind is not None for kind in (self.daily, self.static, self.dynamic)) != 1:
             raise ValueError("give exactly one of `daily`, `static`, `dynamic`")
+        if self.until is not None and (self.daily is None or self.until < self.daily):
+            raise ValueError("`until` is the last day of `daily`, and not before its first")
         return self
 
 

@@ -20,6 +20,7 @@ from elspeth_dagster.core.spec import AnswerField
 from elspeth_dagster.stages.calling import ErrorClass, Usage
 
 LARGEST_INTEGER = 2**53
+NO_USAGE = Usage(None, None)
 FENCE = re.compile(r"\s*```[A-Za-z]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 
 
@@ -48,7 +49,7 @@ FINAL = frozenset({Refusal.MODEL_REFUSED, Refusal.CONTENT_FILTER, Refusal.NOT_A_
 """Refusals that telling the model about would not mend."""
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818  (a refusal is a fact about a reply, not an error)
     """A question that gets no answer: the reason (a Refusal, or the ErrorClass of its last call), and a sentence.
 
     The sentence doesn't repeat the reply's text.
@@ -69,7 +70,7 @@ class Completion:
     finish_reason: str | None = None
     content: str | None = None
     refusal: str | None = None
-    usage: Usage = Usage(None, None)
+    usage: Usage = NO_USAGE
     is_one: bool = False
 
 
@@ -94,7 +95,7 @@ def read_completion(body: bytes) -> Completion:
 
 def _usage(usage: Any) -> Usage:
     if not isinstance(usage, dict):
-        return Usage(None, None)
+        return NO_USAGE
     details = usage.get("prompt_tokens_details")
     return Usage(
         prompt_tokens=_count(usage.get("prompt_tokens")),

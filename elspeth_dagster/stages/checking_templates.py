@@ -10,7 +10,7 @@ only if no question gives it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,7 +103,8 @@ def _sentence(error: TemplateSyntaxError) -> str:
 
 
 def _uses_problems(template: Template, spec: AssessmentSpec, lookup: Json) -> Iterator[Problem]:
-    uses = [(one, use) for one in template.asked for use in _uses_for(template.tree, _given(one, spec, lookup))]
+    by_question = _uses_for(template.tree, (_given(one, spec, lookup) for one in template.asked))
+    uses = [(one, use) for one, its_uses in zip(template.asked, by_question, strict=True) for use in its_uses]
     given_to_some = {use.name for _, use in uses if use.lack is None}
     first: dict[str, Use] = {}
     labels: dict[str, list[str]] = {}
@@ -132,11 +133,13 @@ def _given(one: Asked, spec: AssessmentSpec, lookup: Json) -> Scope:
     return {"row": row, **one.question.context, **({"lookup": lookup} if spec.prompt.lookup else {})}
 
 
-def _uses_for(tree: nodes.Template, given: Scope) -> list[Use]:
+def _uses_for(tree: nodes.Template, givens: Iterable[Scope]) -> Iterator[list[Use]]:
+    """What a template takes, once for each question with all that it is given."""
     foreign = meta.find_undeclared_variables(tree)
     own = {name.name for name in tree.find_all(nodes.Name) if name.ctx != "load"}
-    scope = {name: value for name, value in given.items() if name not in own}
-    return list(_Walk(foreign, given).uses(tree, scope, certain=True))
+    for given in givens:
+        scope = {name: value for name, value in given.items() if name not in own}
+        yield list(_Walk(foreign, given).uses(tree, scope, certain=True))
 
 
 class _Walk:
@@ -335,7 +338,7 @@ def when_problems(spec: AssessmentSpec) -> Iterator[Problem]:
     except TemplateSyntaxError as error:
         yield Problem(here, f"`{spec.aggregate.when}` is not a Jinja2 expression: {_sentence(error)}")
         return
-    uses = _uses_for(tree, {"row": dict.fromkeys(spec.source.columns, UNKNOWN)})
+    [uses] = _uses_for(tree, [{"row": dict.fromkeys(spec.source.columns, UNKNOWN)}])
     for use in {use.name: use for use in uses if use.lack}.values():
         if use.lack == NO_INPUT:
             hint = did_you_mean(use.name.removeprefix("row."), spec.source.columns) or "Declare it there."

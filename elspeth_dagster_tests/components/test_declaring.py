@@ -115,6 +115,13 @@ def test_what_dagster_cant_fill_in_is_told(project: Project) -> None:
     ]
 
 
+def test_what_cant_be_filled_in_is_told_once(project: Project) -> None:
+    write(project, GOOD + "  rows_per_step: '{{ env(\"NOT_SET_ANYWHERE\") }}'\n")
+    [line] = mistakes(project)
+    assert line.startswith(f"{HERE}:18 attributes.rows_per_step: Dagster fills in")
+    assert "NOT_SET_ANYWHERE is not set" in line
+
+
 def test_variables_of_the_environment_are_filled_in_anywhere(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIAL_MODEL", "gpt-7")
     monkeypatch.setenv("TRIAL_ROWS", "7")

@@ -34,7 +34,7 @@ def tick(
         told = schedule.evaluate_tick(context)
     if told.skip_message:
         assert told.run_requests == []
-        assert told.skip_message == "There is no partition yet."
+        assert told.skip_message == "There is no partition to run."
     return [(request.partition_key, request.run_key) for request in told.run_requests or []]
 
 
@@ -50,14 +50,28 @@ def test_before_the_first_day_is_over_nothing_is_run(project: Project, instance:
     assert tick(project, instance, {"daily": "2026-01-07"}) == []
 
 
-def test_of_static_partitions_each_key_is_run(project: Project, instance: dg.DagsterInstance) -> None:
-    assert tick(project, instance, {"static": ["south", "north"]}) == [("south", "south"), ("north", "north")]
+def test_after_the_last_day_the_last_day_is_asked_for_once_only(project: Project, instance: dg.DagsterInstance) -> None:
+    partitions: dict[str, object] = {"daily": "2026-01-05", "until": "2026-01-06"}
+    assert tick(project, instance, partitions) == tick(project, instance, partitions, at="2026-03-01T06:00")
+
+
+def test_after_the_last_day_nothing_is_run(project: Project, instance: dg.DagsterInstance) -> None:
+    ends = {"daily": "2026-01-05", "until": "2026-01-06"}
+    assert tick(project, instance, ends) == [("2026-01-06", "2026-01-06")]
+    assert tick(project, instance, ends, at="2026-01-08T06:00") == []
+
+
+def test_of_static_partitions_each_key_is_run_at_every_tick(project: Project, instance: dg.DagsterInstance) -> None:
+    partitions: dict[str, object] = {"static": ["south", "north"]}
+    first, second = tick(project, instance, partitions), tick(project, instance, partitions, at="2026-01-08T06:00")
+    assert [key for key, _ in first] == [key for key, _ in second] == ["south", "north"]
+    assert len({run_key for _, run_key in first + second}) == 4
 
 
 def test_of_dynamic_partitions_each_key_that_exists_is_run(project: Project, instance: dg.DagsterInstance) -> None:
     assert tick(project, instance, {"dynamic": "tenders"}) == []
     instance.add_dynamic_partitions("tenders", ["T-1", "T-2"])
-    assert tick(project, instance, {"dynamic": "tenders"}) == [("T-1", "T-1"), ("T-2", "T-2")]
+    assert [key for key, _ in tick(project, instance, {"dynamic": "tenders"})] == ["T-1", "T-2"]
 
 
 def test_without_partitions_the_whole_source_is_run(project: Project, instance: dg.DagsterInstance) -> None:

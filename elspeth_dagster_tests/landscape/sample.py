@@ -88,6 +88,11 @@ def an_open_run(run_id: str) -> list[Fact]:
     return a_run(run_id)[:-1]
 
 
+def a_token(name: str) -> Token:
+    """A fact that needs nothing but run r1."""
+    return Token(name, "r1", TokenKind.BATCH, None)
+
+
 def all_of(kind: type[F], facts: Iterable[Fact]) -> list[F]:
     """The facts of a kind."""
     return [fact for fact in facts if isinstance(fact, kind)]

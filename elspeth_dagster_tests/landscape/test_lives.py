@@ -39,7 +39,7 @@ from elspeth_dagster.landscape.words import (
 )
 from elspeth_dagster_tests.landscape.sample import NOON, a_run, only
 
-EXAMPLES = {"sqlite": (20, 30), "postgresql": (10, 25)}
+EXAMPLES = {"sqlite": (15, 25), "postgresql": (8, 25)}
 TEXT = Payload.of(b"a request, a reply or a value")
 RECORDED = {
     "tokens": "SELECT t.token_id, o.outcome FROM tokens t LEFT JOIN token_outcomes o ON o.token_id = t.token_id "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from multiprocessing import current_process, get_context
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from alembic.runtime.migration import MigrationContext
 from elspeth_dagster.core.errors import LandscapeError, SchemaVersionError
 from elspeth_dagster.landscape import guards, migrations, schema
 from elspeth_dagster.landscape.database import Database
-from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.schema import metadata
 from elspeth_dagster.landscape.writing import insert
 from elspeth_dagster_tests.conftest import PostgresServer
+from elspeth_dagster_tests.landscape.processes import open_all
 from elspeth_dagster_tests.landscape.sample import a_run, count
 from elspeth_dagster_tests.landscape.test_only_growing import drop_triggers
 
@@ -212,23 +212,11 @@ def test_opening_a_database_that_is_up_to_date_changes_nothing_in_it(database_ur
         assert guards_in(database) == before
 
 
-def open_all(urls: list[str], at_once: Any) -> None:
-    """A process that opens new databases at the same moment as another one does, and writes to them at once."""
-    for number, url in enumerate(urls):
-        at_once.wait(timeout=60)
-        with Landscape.open(url) as landscape:
-            landscape.write(*a_run(f"{current_process().name}-{number}"))
-
-
 def test_processes_that_make_the_same_new_database_at_once_all_succeed(
-    dialect: str, tmp_path: Path, request: pytest.FixtureRequest
+    postgres: PostgresServer, tmp_path: Path
 ) -> None:
-    if dialect == "sqlite":
-        urls, names = [f"sqlite:///{tmp_path}/{number}.sqlite" for number in range(8)], []
-    else:
-        postgres: PostgresServer = request.getfixturevalue("postgres")
-        names = [postgres.create() for _ in range(4)]
-        urls = [postgres.url(name) for name in names]
+    names = [postgres.create() for _ in range(2)]
+    urls = [*(f"sqlite:///{tmp_path}/{number}.sqlite" for number in range(6)), *map(postgres.url, names)]
     context = get_context("spawn")
     at_once = context.Barrier(2)
     makers = [context.Process(target=open_all, args=(urls, at_once), name=name) for name in ("one", "other")]
@@ -240,9 +228,9 @@ def test_processes_that_make_the_same_new_database_at_once_all_succeed(
     for url in urls:
         with closing(Database.open(url, create=False)) as database, database.read() as connection:
             assert count(connection, schema.runs) == 2
-            assert guards_in(database) == guards_needed(dialect)
+            assert guards_in(database) == guards_needed(connection.dialect.name)
     for name in names:
-        request.getfixturevalue("postgres").drop(name)
+        postgres.drop(name)
 
 
 def test_threads_that_make_databases_at_once_each_make_their_own(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def another(column: sa.Column[object]) -> str:
     if not in_a_key or column.name in ("kind", "row_id"):
         return name
     if isinstance(column.type, Hash):
-        return "x'00'"
+        return "zeroblob(32)"
     return f"{name} + 7" if isinstance(column.type, Number) else f"{name} || 'x'"
 
 

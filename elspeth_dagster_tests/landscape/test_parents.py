@@ -67,10 +67,10 @@ def mine_and_theirs(table: sa.Table) -> tuple[Fact, Fact]:
     return only(RECORDS[table], a_run("mine")), only(RECORDS[table], a_run("theirs"))
 
 
-def test_every_reference_to_nobody_is_refused(database: Database) -> None:
+def test_every_reference_to_nobody_is_refused(unchanged_database: Database) -> None:
     for table in metadata.sorted_tables:
         fact, _ = mine_and_theirs(table)
-        with database.write() as connection:
+        with unchanged_database.write() as connection:
             insert(connection, parents_of(table, a_run("mine")))
             assert refusal(connection, fact) == "", f"{table.name} is refused anyway, so this would test nothing"
             for key in table.foreign_key_constraints:
@@ -78,11 +78,11 @@ def test_every_reference_to_nobody_is_refused(database: Database) -> None:
             connection.rollback()
 
 
-def test_every_reference_into_another_run_is_refused(database: Database) -> None:
+def test_every_reference_into_another_run_is_refused(unchanged_database: Database) -> None:
     tested = []
     for table in metadata.sorted_tables:
         fact, theirs = mine_and_theirs(table)
-        with database.write() as connection:
+        with unchanged_database.write() as connection:
             insert(connection, parents_of(table, a_run("mine")))
             insert(connection, parents_of(table, a_run("theirs")))
             for key in [key for key in table.foreign_key_constraints if len(key.column_keys) > 1]:
@@ -92,8 +92,8 @@ def test_every_reference_into_another_run_is_refused(database: Database) -> None
     assert len(tested) == 20
 
 
-def test_with_the_keys_off_each_of_these_references_would_be_taken(database: Database) -> None:
-    engine = with_keys_off(database)
+def test_with_the_keys_off_each_of_these_references_would_be_taken(unchanged_database: Database) -> None:
+    engine = with_keys_off(unchanged_database)
     for table in metadata.sorted_tables:
         fact, theirs = mine_and_theirs(table)
         with engine.begin() as connection:

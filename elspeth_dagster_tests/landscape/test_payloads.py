@@ -7,7 +7,6 @@ import threading
 import zlib
 from contextlib import closing
 from multiprocessing import get_context
-from typing import Any
 
 import psycopg
 import pytest
@@ -21,6 +20,7 @@ from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Payload, Run
 from elspeth_dagster.landscape.words import Encoding
 from elspeth_dagster.landscape.writing import insert
+from elspeth_dagster_tests.landscape.processes import write_in_any_order
 from elspeth_dagster_tests.landscape.sample import a_run, only, recorded
 from elspeth_dagster_tests.landscape.test_only_growing import drop_triggers
 
@@ -90,17 +90,6 @@ def test_a_payload_changed_behind_our_back_is_told_when_it_is_read(
         connection.execute(sa.text(f"UPDATE payloads SET {name} = :{name}"), changed)
         with pytest.raises(LandscapeError, match=rf"^payload {written.ref} holds other bytes .* was changed$"):
             payloads.read(connection, written.ref)
-
-
-def write_in_any_order(url: str, seed: int, at_once: Any) -> None:
-    """A process that writes the same payloads as others do, many at a time, each time in another order."""
-    shuffled = random.Random(seed)
-    same = [Payload.of(f"payload {number}".encode() * 20) for number in range(60)]
-    with Landscape.open(url) as landscape:
-        at_once.wait(timeout=60)
-        for round_ in range(20):
-            own = Payload.of(f"{seed} {round_}".encode())
-            landscape.write(*shuffled.sample(same, 30), own)
 
 
 def test_processes_that_write_the_same_payloads_at_once_all_succeed(database_url: str) -> None:

@@ -85,11 +85,11 @@ def as_kept(fact: Fact) -> Fact:
 
 
 @pytest.mark.parametrize("kind", TABLES)
-def test_what_is_written_is_read_back_equal(database: Database, dialect: str, kind: type[Fact]) -> None:
+def test_what_is_written_is_read_back_equal(unchanged_database: Database, dialect: str, kind: type[Fact]) -> None:
     table, sample = TABLES[kind], only(kind, a_run("r1"))
     make: Any = kind
 
-    with database.write() as connection:
+    with unchanged_database.write() as connection:
         insert(connection, parents_of(table, a_run("r1")))
 
         @settings(max_examples=EXAMPLES[dialect], deadline=None, suppress_health_check=list(HealthCheck))
@@ -107,21 +107,21 @@ def test_what_is_written_is_read_back_equal(database: Database, dialect: str, ki
         connection.rollback()
 
 
-def test_an_instant_of_another_zone_is_the_same_instant(database: Database) -> None:
+def test_an_instant_of_another_zone_is_the_same_instant(unchanged_database: Database) -> None:
     summer_time = timezone(timedelta(hours=2))
     there = only(Run, a_run("r1"))._replace(started_at=datetime(2026, 3, 29, 2, 30, tzinfo=summer_time))
-    with database.write() as connection:
+    with unchanged_database.write() as connection:
         insert(connection, [only(Payload, a_run("r1")), there])
         [run] = recorded(connection, Run)
         connection.rollback()
     assert run.started_at.isoformat() == "2026-03-29T00:30:00+00:00"
 
 
-def test_a_payload_keeps_any_bytes(database: Database) -> None:
-    @settings(max_examples=EXAMPLES[database.engine.dialect.name], deadline=None)
+def test_a_payload_keeps_any_bytes(unchanged_database: Database) -> None:
+    @settings(max_examples=EXAMPLES[unchanged_database.engine.dialect.name], deadline=None)
     @given(st.binary(max_size=300) | st.binary(max_size=4).map(lambda few: few * 1000))
     def round_trip(data: bytes) -> None:
-        with database.write() as connection:
+        with unchanged_database.write() as connection:
             insert(connection, [Payload.of(data)])
             [found] = recorded(connection, Payload)
             connection.rollback()

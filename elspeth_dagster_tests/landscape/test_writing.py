@@ -23,9 +23,8 @@ from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Call, Fact, Payload, Reply, Row, Run, Token
 from elspeth_dagster.landscape.schema import payloads
-from elspeth_dagster.landscape.words import TokenKind
 from elspeth_dagster.landscape.writing import Writer, insert
-from elspeth_dagster_tests.landscape.sample import a_run, an_open_run, count, only, recorded
+from elspeth_dagster_tests.landscape.sample import a_run, a_token, an_open_run, count, only, recorded
 
 SECRET = "Example, born 1950-04-01"
 GOOD = [Payload.of(f"good {number}".encode()) for number in range(4)]
@@ -47,11 +46,6 @@ def tokens_seen_from_outside(url: str) -> set[str]:
             return {token for (token,) in connection.execute(query)}
     with psycopg.connect(url) as postgresql:
         return {token for (token,) in postgresql.execute(query)}
-
-
-def a_token(name: str) -> Token:
-    """A fact that needs nothing but its run."""
-    return Token(name, "r1", TokenKind.BATCH, None)
 
 
 @contextmanager
@@ -142,7 +136,7 @@ def test_a_writer_that_acknowledged_too_early_would_be_seen_through(database: Da
 WRITE_UNTIL_KILLED = """
 import sys
 from elspeth_dagster.landscape.ledger import Landscape
-from elspeth_dagster_tests.landscape.test_writing import a_token
+from elspeth_dagster_tests.landscape.sample import a_token
 landscape = Landscape.open(sys.argv[1])
 for number in range(100_000):
     landscape.write(a_token(f"t{number}"))

@@ -185,9 +185,7 @@ def test_ctrl_c_ends_the_command_in_order() -> None:
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
-        assert server.stdout.readline().startswith(
-            "serving SmolLM2-135M-Instruct.Q4_1.gguf at http://127.0.0.1:"
-        )
+        assert server.stdout.readline().startswith("serving SmolLM2-135M-Instruct.Q4_1.gguf at http://127.0.0.1:")
         os.kill(server.pid, signal.SIGINT)
         assert server.stdout.read() == "stopped\n"
         assert server.wait(10) == 0

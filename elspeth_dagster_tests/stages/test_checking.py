@@ -431,6 +431,8 @@ def test_a_template_has_the_same_text_whatever_ends_its_lines() -> None:
         ({"partitions": {"daily": "2026-02-30"}}, "no date like 2026-01-31"),
         ({"partitions": {"daily": "20260101"}}, "no date like 2026-01-31"),
         ({"partitions": {"daily": "2026-01-01", "static": ["a"]}}, "exactly one of"),
+        ({"partitions": {"daily": "2026-01-02", "until": "2026-01-01"}}, "not before its first"),
+        ({"partitions": {"static": ["a"], "until": "2026-01-01"}}, "last day of `daily`"),
         ({"rows_per_step": 0}, "greater than or equal to 1"),
         ({"answer.score.minimum": 0.5}, "whole numbers"),
         ({"answer.score.minimum": float("-inf")}, "greater than or equal to"),

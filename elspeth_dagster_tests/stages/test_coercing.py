@@ -184,9 +184,7 @@ def test_a_datetime_is_the_same_instant_in_utc(moment):
 
 @given(
     st.sampled_from(["str", "int", "float", "bool", "date", "datetime"]),
-    st.one_of(
-        st.text(), st.integers(), st.floats(), st.booleans(), st.dates(), st.datetimes(), st.decimals()
-    ),
+    st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.dates(), st.datetimes(), st.decimals()),
 )
 def test_whatever_is_accepted_has_a_canonical_form(kind, value):
     try:

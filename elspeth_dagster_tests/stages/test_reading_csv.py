@@ -255,9 +255,7 @@ def test_a_long_file_is_streamed():
 
 
 SOUP = st.lists(
-    st.sampled_from(
-        [b'"', b'""', b",", b"\n", b"\r", b"\r\n", b"a", b"b,c", b"\0", b"\xff", "é".encode(), b" "]
-    )
+    st.sampled_from([b'"', b'""', b",", b"\n", b"\r", b"\r\n", b"a", b"b,c", b"\0", b"\xff", "é".encode(), b" "])
     | st.binary(max_size=5)
 ).map(b"".join)
 
@@ -349,9 +347,7 @@ def test_one_damaged_byte_never_changes_the_neighbours_of_its_record(before, vic
     before, victim, after = numbered(before, victim[:1], after)
     damaged = bytearray(written([], victim[0]))
     at = data.draw(st.integers(0, len(damaged) - 3), label="position, before the line end")
-    damaged[at : at + 1] = data.draw(
-        st.sampled_from([b"", b'"', b'""', b",", b"\xff", b"\0"]), label="damage"
-    )
+    damaged[at : at + 1] = data.draw(st.sampled_from([b"", b'"', b'""', b",", b"\xff", b"\0"]), label="damage")
     results = read(written(before, list(THREE.columns)) + damaged + written(after[1:], after[0]), THREE)
     assert rows_of(results[: len(before)]) == before
     assert rows_of(results[-len(after) :]) == after

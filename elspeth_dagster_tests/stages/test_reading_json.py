@@ -65,9 +65,7 @@ def test_a_bad_line_is_a_rejection_with_its_bytes_between_sound_neighbours(bad, 
     assert isinstance(rejection, Rejection)
     assert told(rejection) == (3, reason, column)
     assert (rejection.index, rejection.raw) == (1, bad)
-    assert (
-        rejection.message.endswith(".") and rejection.message.isprintable() and len(rejection.message) < 250
-    )
+    assert rejection.message.endswith(".") and rejection.message.isprintable() and len(rejection.message) < 250
 
 
 @pytest.mark.parametrize(("bad", "reason", "column"), BAD_VALID)
@@ -136,9 +134,7 @@ def test_jsonl_is_streamed():
 
 
 SOUP = st.lists(
-    st.sampled_from(
-        [b'"', b"{", b"}", b"[", b"]", b",", b":", b"\n", b"\r", b"1e9", b"NaN", b'"id"', b"\\", b"\xff"]
-    )
+    st.sampled_from([b'"', b"{", b"}", b"[", b"]", b",", b":", b"\n", b"\r", b"1e9", b"NaN", b'"id"', b"\\", b"\xff"])
     | st.binary(max_size=5)
 ).map(b"".join)
 

@@ -144,7 +144,8 @@ def test_a_launch_after_a_killed_run_takes_over_and_leaves_nothing_open(project:
     result = project.run()
     assert result.success
     first, second = project.facts(
-        "SELECT r.run_id, r.parent_run_id, r.root_run_id, e.status, e.detail FROM runs r JOIN run_ends e USING (run_id) "
+        "SELECT r.run_id, r.parent_run_id, r.root_run_id, e.status, e.detail "
+        "FROM runs r JOIN run_ends e USING (run_id) "
         "ORDER BY r.started_at"
     )
     assert (first["status"], first["detail"]) == ("interrupted", f"run {result.run_id} took over")
