@@ -109,7 +109,6 @@ DEFINITIONS: dict[str, Change] = {
     "source.asset": {"source": {**ATTRIBUTES["source"], "path": None, "asset": "trial_upstream"}},
     "partitions.daily": {"partitions": {"daily": "2026-01-02"}},
     "partitions.until": {"partitions": {"daily": "2026-01-01", "until": "2026-01-09"}},
-    "partitions.until": {"partitions": {"daily": "2026-01-01", "until": "2026-01-09"}},
     "partitions.static": {"partitions": {"static": ["north"]}},
     "partitions.dynamic": {"partitions": {"dynamic": "tenders"}},
     "schedule": {"schedule": "0 7 * * *"},

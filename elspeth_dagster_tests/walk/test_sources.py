@@ -1,4 +1,4 @@
-"""Rows from files and from assets, with and without partitions; what can't be a row is kept, what can't be read, told."""
+"""Rows from files and assets, with and without partitions; what can't be a row is kept, what can't be read told."""
 
 import json
 
