@@ -31,10 +31,8 @@ def assessment_schedule(
             yield dg.RunRequest()
             return
         keys = _keys_of_tick(partitions, context)
-        # A day is asked once, however often the cron fires; a static or dynamic key again at every tick.
-        is_daily = isinstance(partitions, dg.TimeWindowPartitionsDefinition)
-        tick = "" if is_daily else f"@{context.scheduled_execution_time.isoformat()}"
-        yield from (dg.RunRequest(run_key=key + tick, partition_key=key) for key in keys)
+        # To a schedule, a run key is taken once a tick: a tick that is taken up again after a crash asks for no run twice.
+        yield from (dg.RunRequest(run_key=key, partition_key=key) for key in keys)
         if not keys:
             yield dg.SkipReason("There is no partition to run.")
 

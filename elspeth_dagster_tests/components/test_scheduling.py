@@ -51,12 +51,6 @@ def test_before_the_first_day_is_over_nothing_is_run(project: Project, instance:
 
 
 def test_after_the_last_day_nothing_is_run(project: Project, instance: dg.DagsterInstance) -> None:
-    partitions: dict[str, object] = {"daily": "2026-01-05", "until": "2026-01-06"}
-    assert tick(project, instance, partitions) == [("2026-01-06", "2026-01-06")]
-    assert tick(project, instance, partitions, at="2026-03-01T06:00") == []
-
-
-def test_after_the_last_day_nothing_is_run(project: Project, instance: dg.DagsterInstance) -> None:
     ends = {"daily": "2026-01-05", "until": "2026-01-06"}
     assert tick(project, instance, ends) == [("2026-01-06", "2026-01-06")]
     assert tick(project, instance, ends, at="2026-01-08T06:00") == []
