@@ -31,7 +31,7 @@ def assessment_schedule(
             yield dg.RunRequest()
             return
         keys = _keys_of_tick(partitions, context)
-        # To a schedule, a run key is taken once a tick: a tick that is taken up again after a crash asks for no run twice.
+        # Of a schedule, run keys count within a tick: one that is evaluated again after a crash starts no run twice.
         yield from (dg.RunRequest(run_key=key, partition_key=key) for key in keys)
         if not keys:
             yield dg.SkipReason("There is no partition to run.")
