@@ -12,6 +12,8 @@ those who write share a lock that those who decide hold alone).
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,9 +145,22 @@ def _see_to_the_file(path: Path, *, create: bool) -> None:
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # sqlite3 would begin transactions late and by itself
     for name, value in SQLITE_SETTINGS.items():
-        connection.execute(f"PRAGMA {name} = {value}")
+        _set(connection, name, value)
         if (found := connection.execute(f"PRAGMA {name}").fetchone()[0]) != value:
             raise LandscapeError(f"SQLite keeps {name} at {found}, the landscape needs {value}")
+
+
+def _set(connection: Any, name: str, value: object) -> None:
+    """Going over to WAL doesn't wait for others who open the same new file, so it is tried until they are done."""
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute(f"PRAGMA {name} = {value}")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from elspeth_dagster.core.canonical import Json
 from elspeth_dagster.core.spec import AnswerField
 from elspeth_dagster.stages.calling import ErrorClass, Usage
+from elspeth_dagster.stages.querying import exactly
 
 LARGEST_INTEGER = 2**53
 NO_USAGE = Usage(None, None)
@@ -203,9 +204,9 @@ def _number_out_of_bounds(value: float, field: AnswerField) -> str | None:
     if (isinstance(value, float) and not math.isfinite(value)) or abs(value) > LARGEST_INTEGER:
         return "must be within ±2^53"
     if field.minimum is not None and value < field.minimum:
-        return f"must be at least {field.minimum:g}"
+        return f"must be at least {exactly(field.minimum)}"
     if field.maximum is not None and value > field.maximum:
-        return f"must be at most {field.maximum:g}"
+        return f"must be at most {exactly(field.maximum)}"
     return None
 
 

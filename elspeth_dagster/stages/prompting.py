@@ -1,24 +1,24 @@
 """Templates into messages: Jinja2 in an immutable sandbox, where row text is only ever a value.
 
 A template sees `row` (the question's inputs), `lookup`, and for case studies × criteria `case_study` and `criterion`.
-Any other name, and an input that its question does not declare, is found before a run (`unknown_names`); what only a
-row can show is an undefined value at rendering, and refuses that row's question.
+Any other name, and an input that its question does not declare, is found before a run (`checking_templates`); what only
+a row can show is an undefined value at rendering, and refuses that row's question.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta, nodes
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError
 from jinja2.exceptions import SecurityError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from elspeth_dagster.core.canonical import Json
 from elspeth_dagster.stages.querying import Message, Question
 
-__all__ = ["RENDER_ERRORS", "TemplateSyntaxError", "condition", "messages", "repair_messages", "unknown_names"]
+__all__ = ["RENDER_ERRORS", "TemplateSyntaxError", "condition", "messages", "repair_messages"]
 
 RENDER_ERRORS = (UndefinedError, SecurityError, TypeError, ValueError, ArithmeticError, LookupError)
 LONGEST_REPEAT = 10_000
@@ -75,23 +75,3 @@ def repair_messages(asked: list[Message], reply: str, reason: str) -> list[Messa
 def condition(expression: str) -> Any:
     """A `when` expression as a function of `row`. Raises TemplateSyntaxError."""
     return ENVIRONMENT.compile_expression(expression, undefined_to_none=False)
-
-
-def unknown_names(source: str, known: set[str], inputs: set[str]) -> list[str]:
-    """The names a template uses that nothing will give it: `student`, `row.backgroud`. Raises TemplateSyntaxError."""
-    tree = ENVIRONMENT.parse(source)
-    undeclared = sorted(meta.find_undeclared_variables(tree) - known)
-    return undeclared + sorted({f"row.{name}" for name in _row_inputs(tree) if name not in inputs})
-
-
-def _row_inputs(tree: nodes.Template) -> Iterator[str]:
-    for attribute in tree.find_all(nodes.Getattr):
-        if _is_row(attribute.node):
-            yield attribute.attr
-    for item in tree.find_all(nodes.Getitem):
-        if _is_row(item.node) and isinstance(item.arg, nodes.Const) and isinstance(item.arg.value, str):
-            yield item.arg.value
-
-
-def _is_row(node: nodes.Expr) -> bool:
-    return isinstance(node, nodes.Name) and node.name == "row"

@@ -97,7 +97,7 @@ def request_body(spec: AssessmentSpec, question: Question, messages: list[Messag
 
 def _sampling(llm: LLMSpec) -> dict[str, Json]:
     given = llm.model_dump(include={"temperature", "max_tokens", "seed"}, exclude_none=True)
-    return {**{name: _plain(value) for name, value in given.items()}, **llm.options}
+    return {**{name: exactly(value) for name, value in given.items()}, **llm.options}
 
 
 def _json_schema_format(question: Question, *, bounded: bool) -> dict[str, Json]:
@@ -129,7 +129,7 @@ def _field_schema(field: AnswerField, *, bounded: bool) -> dict[str, Json]:
         schema["description"] = description
     if bounded:
         keywords = {"minimum": field.minimum, "maximum": field.maximum, "maxLength": field.max_length}
-        schema.update({name: _plain(value) for name, value in keywords.items() if value is not None})
+        schema.update({name: exactly(value) for name, value in keywords.items() if value is not None})
     return schema
 
 
@@ -137,13 +137,14 @@ def bounds_in_words(field: AnswerField) -> str:
     """What an answer field may hold beyond its type, as a sentence for the model; empty when anything."""
     words = []
     if field.minimum is not None:
-        words.append(f"At least {field.minimum:g}.")
+        words.append(f"At least {exactly(field.minimum)}.")
     if field.maximum is not None:
-        words.append(f"At most {field.maximum:g}.")
+        words.append(f"At most {exactly(field.maximum)}.")
     if field.max_length is not None:
         words.append(f"At most {field.max_length} characters.")
     return " ".join(words)
 
 
-def _plain(value: float) -> float | int:
+def exactly(value: float) -> float | int:
+    """A number as it is written without a needless `.0`."""
     return int(value) if float(value).is_integer() else value

@@ -219,6 +219,14 @@ def test_no_error_tells_the_password(tmp_path: Path) -> None:
         assert PASSWORD not in str(refused.value)
 
 
+def test_a_new_sqlite_file_that_another_is_just_making_is_waited_for(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "new.sqlite", check_same_thread=False, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    threading.Timer(0.3, lambda: other.execute("COMMIT")).start()
+    Database.open(f"sqlite:///{tmp_path}/new.sqlite").close()
+    other.close()
+
+
 def test_a_locked_sqlite_file_is_waited_for_not_refused(sqlite_url: str) -> None:
     other = sqlite3.connect(str(sa.make_url(sqlite_url).database), check_same_thread=False, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -147,7 +147,6 @@ def test_a_fields_description_is_told_before_its_bounds() -> None:
     assert answer_schema({"f": field}, bounded=False)["properties"]["f"]["description"] == "How well. At least 0."
 
 
-@pytest.mark.xfail(strict=True, reason="bounds_in_words rounds to six digits")
 @given(st.integers(-(2**53), 2**53) | st.floats(-1e6, 1e6))
 def test_bounds_are_told_exactly(bound: float) -> None:
     told = bounds_in_words(AnswerField(type="number", minimum=bound))
