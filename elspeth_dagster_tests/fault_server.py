@@ -612,7 +612,7 @@ class FaultServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate(timeout=10)
+        self._process.communicate(timeout=60)
 
     @property
     def url(self) -> str:
@@ -637,7 +637,7 @@ class FaultServer:
         self._ask("POST", "/reset")
 
     def _ask(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
             connection.request(method, path, json.dumps(body))
             answer = connection.getresponse()

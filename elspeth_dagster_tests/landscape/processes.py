@@ -10,6 +10,9 @@ from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Payload
 from elspeth_dagster_tests.landscape.sample import a_run
 
+ROUNDS = 8
+SAME = 150
+
 
 def open_all(urls: list[str], at_once: Barrier) -> None:
     """Open new databases at the same moment as another process does, and write to each at once."""
@@ -22,9 +25,9 @@ def open_all(urls: list[str], at_once: Barrier) -> None:
 def write_in_any_order(url: str, seed: int, at_once: Barrier) -> None:
     """Write the same payloads as other processes do, many at a time, each time in another order."""
     shuffled = random.Random(seed)
-    same = [Payload.of(f"payload {number}".encode() * 20) for number in range(60)]
     with Landscape.open(url) as landscape:
-        at_once.wait(timeout=60)
-        for round_ in range(20):
-            own = Payload.of(f"{seed} {round_}".encode())
-            landscape.write(*shuffled.sample(same, 30), own)
+        for round_ in range(ROUNDS):
+            same = [Payload.of(f"{round_} {number}".encode()) for number in range(SAME)]
+            own = Payload.of(f"of {seed} in {round_}".encode())
+            at_once.wait(timeout=60)
+            landscape.write(*shuffled.sample(same, SAME), own)

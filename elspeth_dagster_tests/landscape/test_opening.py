@@ -221,7 +221,8 @@ def test_no_error_tells_the_password(tmp_path: Path) -> None:
 
 def test_a_new_sqlite_file_that_another_is_just_making_is_waited_for(tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / "new.sqlite", check_same_thread=False, isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("CREATE TABLE of_another (name text)")
     threading.Timer(0.3, lambda: other.execute("COMMIT")).start()
     Database.open(f"sqlite:///{tmp_path}/new.sqlite").close()
     other.close()

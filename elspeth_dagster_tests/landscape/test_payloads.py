@@ -20,7 +20,7 @@ from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Payload, Run
 from elspeth_dagster.landscape.words import Encoding
 from elspeth_dagster.landscape.writing import insert
-from elspeth_dagster_tests.landscape.processes import write_in_any_order
+from elspeth_dagster_tests.landscape.processes import ROUNDS, SAME, write_in_any_order
 from elspeth_dagster_tests.landscape.sample import a_run, only, recorded
 from elspeth_dagster_tests.landscape.test_only_growing import drop_triggers
 
@@ -103,7 +103,7 @@ def test_processes_that_write_the_same_payloads_at_once_all_succeed(database_url
     assert [writer.exitcode for writer in writers] == [0, 0]
     with closing(Database.open(database_url)) as database, database.read() as connection:
         found = recorded(connection, Payload)
-        assert len(found) == 60 + 40
+        assert len(found) == ROUNDS * (SAME + 2)
         assert all(sha256(payload.data()) == payload.ref for payload in found)
 
 

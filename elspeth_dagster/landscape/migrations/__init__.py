@@ -76,7 +76,7 @@ def _what_to_do(engine: sa.Engine, found: str | None) -> str:
 def _upgrade(engine: sa.Engine) -> None:
     with _one_at_a_time, _alone(engine) as connection:
         if version_of(connection) == newest():
-            return  # another process was faster, and may be writing already
+            return  # another process was faster
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
