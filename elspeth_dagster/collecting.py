@@ -29,6 +29,7 @@ from elspeth_dagster.stages.querying import questions
 
 NANO = 1e9
 NAMED_ROWS = 5
+TOKENS_AT_ONCE = 500
 
 
 class Collected(NamedTuple):
@@ -63,7 +64,9 @@ class Collector:
             self._record({row.admitted.token_id: Outcome(row.merged.fate) for row in page})
         with self._landscape.read() as connection:
             flushed = batches.of_node(connection, self._run_id, self._aggregate_node)
-        self._record({batch.token_id: Outcome.COMPLETED for batch in flushed})
+        for start in range(0, len(flushed), TOKENS_AT_ONCE):
+            some = flushed[start : start + TOKENS_AT_ONCE]
+            self._record({batch.token_id: Outcome.COMPLETED for batch in some})
         return fates
 
     def complete(self, token_id: str) -> TokenOutcome:
