@@ -22,7 +22,7 @@ class RejectionReason(StrEnum):
 
     ENCODING = "encoding"  # not UTF-8, or half of a surrogate pair
     NUL = "nul"  # a NUL character, which no database keeps as text
-    TOO_LARGE = "too_large"  # the record as a whole
+    TOO_LARGE = "too_large"  # the record as a whole, or its key
     QUOTING = "quoting"
     RAGGED = "ragged"  # more or fewer fields than the header
     SYNTAX = "syntax"  # not JSON

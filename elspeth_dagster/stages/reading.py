@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Record", "Rejection", "RejectionReason", "read_frame", "read_records"]
 
+LONGEST_KEY = 1000  # bytes of UTF-8; PostgreSQL can't index one of more than 2.7 kB
 Coerce = Callable[[Any, str, ColumnType], Json]
 
 
@@ -122,9 +123,17 @@ def _key(values: Mapping[str, Json], columns: list[str]) -> str:
         if values[column] is None or not str(values[column]).strip():
             message = f"Key column {excerpt(column)} is blank; every record needs its key."
             raise Refused(RejectionReason.BLANK_KEY, message, column)
-    if len(columns) > 1:
-        return canonical_json([values[column] for column in columns]).decode()
-    value = values[columns[0]]
+    key = _key_text([values[column] for column in columns])
+    if len(key.encode()) > LONGEST_KEY:
+        message = f"The key is longer than {LONGEST_KEY} bytes; a key names a row, it doesn't hold its text."
+        raise Refused(RejectionReason.TOO_LARGE, message, columns[0] if len(columns) == 1 else None)
+    return key
+
+
+def _key_text(values: list[Json]) -> str:
+    if len(values) > 1:
+        return canonical_json(values).decode()
+    [value] = values
     return value if isinstance(value, str) else canonical_json(value).decode()
 
 

@@ -85,6 +85,16 @@ def test_a_source_that_can_not_be_read_stops_the_run_and_names_file_and_column(
     assert server.stats()["received"] == 0
 
 
+def test_a_key_too_long_to_be_one_is_a_rejection_on_either_database(project: Project) -> None:
+    long = "".join(chr(33 + n * 7 % 90) for n in range(4000)).replace('"', "x").replace(",", "x")
+    write(project, "data/rows.csv", f"id,cs1_text,cs2_text\nR0,a,b\n{long},a,b\n{'é' * 500},a,b\n{'é' * 501},a,b\n")
+    project.declare()
+    assert project.run().success
+    assert list(project.table("results")["id"]) == ["R0", "é" * 500]
+    assert list(project.table("rejections")["reason"]) == ["too_large", "too_large"]
+    assert list(project.table("rejections")["column"]) == ["id", "id"]
+
+
 def test_daily_partitions_read_a_file_each(sqlite_project: Project) -> None:
     sqlite_project.declare(source=source("data/{partition}.csv"), partitions={"daily": "2026-01-01"})
     for day in (1, 2):
