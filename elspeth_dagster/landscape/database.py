@@ -105,13 +105,14 @@ class Database:
         """What `work` returns, run in such a transaction, once that is durable.
 
         It is run again while the database is away or busy; its second argument tells whether the connection was lost
-        before, so that what it did may be on record. Raises AuditError when the database refuses a record,
-        StorageError when it is full, can't be written, or has failed every try for as long as there is patience.
+        before, so that what it did may be on record. Then it is alone: a commit that was under way is over by then.
+        Raises AuditError when the database refuses a record, StorageError when it is full, can't be written, or has
+        failed every try for as long as there is patience.
         """
         started, was_lost, pause = time.monotonic(), False, FIRST_PAUSE
         while True:
             try:
-                with self._transaction(alone=alone) as connection:
+                with self._transaction(alone=alone or was_lost) as connection:
                     done = work(connection, was_lost)
                 self._failing_since = None
                 return done

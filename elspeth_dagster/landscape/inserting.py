@@ -1,9 +1,9 @@
 """How facts become rows: parents first. And how they do once more, when nobody knows whether they have.
 
 If the connection goes while a commit is under way, the commit may have arrived, may still arrive, or never will. So
-the second time what is on record already is left as it is, and what is absent is inserted unless it appears meanwhile
-(PostgreSQL waits for a commit that is still under way). Then each fact is read again and compared. A fact with other
-values than ours, or none, is an AuditError: never a second row, never a guess.
+the second time nobody else writes meanwhile, which waits for it to be over; what is on record already is left as it
+is, and what is absent is inserted, on conflict not. Then each fact is read again and compared. A fact with other values
+than ours, or none, is an AuditError: never a second row, never a guess.
 """
 
 from __future__ import annotations
