@@ -71,7 +71,7 @@ class Database:
         """
         engine = _engine(url, create=create, patience=patience)
         try:
-            _once_started(lambda: migrations.bring_up(engine, create=create, upgrade=upgrade), min(patience, STARTING))
+            _once_started(engine, lambda: migrations.bring_up(engine, create=create, upgrade=upgrade), patience)
         except BaseException as error:
             engine.dispose()
             if isinstance(error, sa.exc.SQLAlchemyError):
@@ -154,15 +154,19 @@ _ALONE = sa.select(sa.func.pg_advisory_xact_lock(migrations.WRITING))
 _BESIDE_OTHERS = sa.select(sa.func.pg_advisory_xact_lock_shared(migrations.WRITING))
 
 
-def _once_started(open_: Callable[[], None], seconds: float) -> None:
+def _once_started(engine: sa.Engine, open_: Callable[[], None], patience: float) -> None:
     """Open, waiting for a server that is just starting: it refuses connections, but hasn't asked who we are."""
+    seconds = min(patience, STARTING)
     until = time.monotonic() + seconds
     while True:
         try:
             return open_()
         except sa.exc.OperationalError as error:
-            if not _may_be_starting(error) or time.monotonic() > until:
+            if not _may_be_starting(error):
                 raise
+            if time.monotonic() > until:
+                what = f"no connection for {seconds:.0f} seconds: {why(error)}"
+                raise LandscapeError(f"{migrations.named(engine)} can't be opened: {what}") from error
         time.sleep(0.2)
 
 
