@@ -6,7 +6,7 @@ by the configuration that `admit_rows` put on record when the run began.
 
 import asyncio
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,8 @@ def _plain_errors(context: dg.OpExecutionContext, landscape: Landscape) -> Itera
     try:
         yield
     except ElspethError as error:
-        with landscape.read() as connection:
+        end = None
+        with suppress(LandscapeError), landscape.read() as connection:  # which may be what failed
             end = runs.end_of(connection, context.run_id)
         if end is not None:
             raise dg.Failure(f"This run has ended: {end.detail}.", allow_retries=False) from error

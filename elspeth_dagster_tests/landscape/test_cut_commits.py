@@ -5,7 +5,6 @@ ELSPETH_SOAK=1 in the environment makes each loop as long as it has to be before
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import threading
@@ -314,13 +313,3 @@ def test_an_outage_that_lasts_stops_all_who_wait_in_bounded_time(proxy: CuttingP
             assert 1.5 <= time.monotonic() - started < 5
         writer.write(a_token("later"))
     assert len(facts_of(postgresql_url, Token)) == 4
-
-
-def test_what_two_writers_of_a_group_get_when_the_database_stays_away_is_a_storage_error(proxy: CuttingProxy) -> None:
-    database = Database.open(proxy.url, patience=1)
-
-    async def both() -> list[BaseException | None]:
-        return await asyncio.gather(*(writer.record(a_token(name)) for name in "ab"), return_exceptions=True)
-
-    with closing(database), closing(Writer(database)) as writer, proxy.away():
-        assert [type(error) for error in asyncio.run(both())] == [StorageError] * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sqlite3
 import subprocess
@@ -74,6 +75,19 @@ def test_a_database_that_is_held_for_longer_than_there_is_patience_is_a_clear_st
         landscape.write(noise(2))
         with landscape.read() as connection:
             assert list(connection.scalars(sa.select(payloads.c.ref))) == [noise(2).ref]
+
+
+def test_many_who_wait_for_a_database_that_is_held_are_told_together(database_url: str) -> None:
+    """Not one after the other, each after a wait of its own."""
+
+    async def write_all() -> list[BaseException | None]:
+        writes = (landscape.record(noise(number, 10)) for number in range(20))
+        return await asyncio.gather(*writes, return_exceptions=True)
+
+    with Landscape(Database.open(database_url, patience=1)) as landscape, held(database_url):
+        started = time.monotonic()
+        assert [type(error) for error in asyncio.run(write_all())] == [StorageError] * 20
+        assert time.monotonic() - started < 8
 
 
 def test_a_database_that_is_held_for_less_is_waited_for(database_url: str) -> None:
