@@ -22,11 +22,12 @@ from sqlalchemy.dialects import postgresql
 from elspeth_dagster.core.errors import AuditError
 from elspeth_dagster.landscape.database import Database, why
 from elspeth_dagster.landscape.records import TABLES, Fact, Payload
-from elspeth_dagster.landscape.schema import metadata, payloads, run_ends
+from elspeth_dagster.landscape.schema import metadata, node_state_ends, payloads, run_ends
 
 GROUP = 512
-# Parents first; the end of a run last, since after it nothing more of the run is taken.
-ORDER = {table: (table is run_ends, position) for position, table in enumerate(metadata.sorted_tables)}
+# Parents first; ends last, since after the end of a state or a run nothing more of it is taken.
+ENDS = (node_state_ends, run_ends)
+ORDER = {table: (table in ENDS, position) for position, table in enumerate(metadata.sorted_tables)}
 
 
 @dataclass(frozen=True, slots=True)
