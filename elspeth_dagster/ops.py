@@ -19,7 +19,7 @@ from elspeth_dagster.admitting import admit
 from elspeth_dagster.aggregating import flush_batches
 from elspeth_dagster.asking import Desk
 from elspeth_dagster.calling import Caller
-from elspeth_dagster.collecting import Collector
+from elspeth_dagster.collecting import Collector, some_of
 from elspeth_dagster.conversing import Conversation
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.errors import ElspethError, LandscapeError, NotOnRecordError, SettingsError
@@ -113,7 +113,7 @@ def aggregate_rows(
     context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape], admitted: Reference
 ) -> Iterator[dg.DynamicOutput[Reference] | dg.Output[Reference]]:
     with _plain_errors(context, landscape):
-        _check_own_run(context, admitted)
+        _check_own_run(context, landscape, admitted)
         assessment = _assessment_on_record(context, landscape)
         with states.held(landscape, execution(context), _slice_token(context, landscape)) as (_, counts):
             flushed = list(flush_batches(landscape, context.run_id, assessment, admitted["rows"]))
@@ -138,7 +138,7 @@ def ask_batches(
     context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape], llm: LLMResource, shard: Reference
 ) -> Reference:
     with _plain_errors(context, landscape):
-        _check_own_run(context, shard)
+        _check_own_run(context, landscape, shard)
         assessment = _assessment_on_record(context, landscape)
         with landscape.read() as connection:
             aggregated_by = node_id(assessment.spec.name, "aggregate_rows")
@@ -165,7 +165,7 @@ def collect_results(
     context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape], manifest: Reference, asked: list[Reference]
 ) -> Iterator[dg.Output[Any]]:
     with _plain_errors(context, landscape):
-        _check_own_run(context, manifest)
+        _check_own_run(context, landscape, manifest)
         _check_complete(manifest, asked)
         assessment = _assessment_on_record(context, landscape)
         slice_token = _slice_token(context, landscape)
@@ -218,13 +218,18 @@ def _plain_errors(context: dg.OpExecutionContext, landscape: Landscape) -> Itera
         raise dg.Failure(str(error), allow_retries=isinstance(error, LandscapeError)) from error
 
 
-def _check_own_run(context: dg.OpExecutionContext, reference: Reference) -> None:
+def _check_own_run(context: dg.OpExecutionContext, landscape: Landscape, reference: Reference) -> None:
     """A re-execution admits its rows anew; a step of another run's slice has nothing to stand on."""
-    if reference["run_id"] != context.run_id:
-        raise LandscapeError(
-            f"this step was re-executed without the steps before it, whose rows belong to run {reference['run_id']}. "
-            "Re-execute all steps, or 'from asset failure': what is on record there stays."
-        )
+    if (other := reference["run_id"]) == context.run_id:
+        return
+    with landscape.read() as connection:
+        lacking = rows.without_result(connection, other, node_id(assessment_name(context), "admit_rows"))
+    left = f" {len(lacking)} rows there have no outcome yet ({some_of(lacking)})." if lacking else ""
+    raise LandscapeError(
+        f"this step was re-executed without the steps before it, whose rows belong to run {other}.{left} "
+        "Launch the partition again, or re-execute all steps, or 'from asset failure': "
+        "what is answered there is not asked again."
+    )
 
 
 def _check_complete(manifest: Reference, asked: list[Reference]) -> None:
