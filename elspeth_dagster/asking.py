@@ -3,18 +3,19 @@
 All batches of a shard share one concurrency limit, so that a slow row never holds back another batch. Each batch has
 one node state, open from before its first question until after its last. A provider that can't be used at all (wrong
 key, unknown deployment, nothing listens) stops the shard with one error, after what is in flight has come back; a fact
-that can't be recorded stops it at once, before anything more is sent.
+that can't be recorded stops it at once, before anything more is sent. A shard that is told to stop sends nothing more,
+waits a grace time for what is in flight, and leaves its unfinished batches interrupted, for a later attempt or run.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
-from elspeth_dagster.calling import BatchAtWork, Caller, Inquiry
+from elspeth_dagster.calling import BatchAtWork, Inquiry
 from elspeth_dagster.conversing import Conversation
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.errors import ElspethError, ProviderError
@@ -23,11 +24,10 @@ from elspeth_dagster.landscape import batches, states
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Batch
 from elspeth_dagster.stages.querying import questions
-
-if TYPE_CHECKING:
-    from elspeth_dagster.llm.wire import Wire
+from elspeth_dagster.stopping import Stop, Stopped
 
 PROGRESS_SECONDS = 10.0
+GRACE_TICK_SECONDS = 0.05
 Waiting = asyncio.Queue[Inquiry | None]
 
 
@@ -37,54 +37,64 @@ class Desk:
     def __init__(
         self,
         landscape: Landscape,
-        wire: Wire,
         assessment: Assessment,
+        conversation: Conversation,
+        stop: Stop,
         *,
-        provider: str,
         max_concurrency: int,
+        grace_seconds: float = 0.0,
         report: Callable[[Counts], None] = lambda counts: None,
     ) -> None:
         self._counts = Counts()
         self._landscape = landscape
         self._questions = questions(assessment)
-        self._caller = Caller(landscape, wire, provider, assessment.spec.llm.model_name, self._counts)
-        self._conversation = Conversation(landscape, self._caller, assessment)
+        self._conversation = conversation
+        self._stop = stop
         self._max_concurrency = max_concurrency
+        self._grace_seconds = grace_seconds
         self._report = report
         self._at_work: list[BatchAtWork] = []
-        self._stopped: ProviderError | None = None
+        self._unusable: ProviderError | None = None
 
     async def ask(self, shard: Sequence[Batch], execution: states.Execution) -> Counts:
         """Ask every question of every row of these batches; return what that took.
 
-        Raises ProviderError when the provider can't be used at all, AuditError when a fact can't be recorded.
+        Raises ProviderError when the provider can't be used at all, AuditError when a fact can't be recorded, Stopped
+        when it was told to stop before all was asked.
         """
         try:
-            await self._caller.begin()
             await self._ask_all(shard, execution)
         except BaseException as error:
-            self._fail_open_states(_first(error))
+            self._leave_open_states(_first(error))
             raise _first(error) from error
         return self._counts
 
     async def _ask_all(self, shard: Sequence[Batch], execution: states.Execution) -> None:
         waiting: Waiting = asyncio.Queue(maxsize=self._max_concurrency)
         async with asyncio.TaskGroup() as group:
-            progress = group.create_task(self._tell_progress())
-            workers = [group.create_task(self._work(waiting)) for _ in range(self._max_concurrency)]
-            await self._plan(shard, execution, waiting)
-            await asyncio.wait(workers)
-            progress.cancel()
-        if self._stopped is not None:
-            raise self._stopped
+            self._workers = [group.create_task(self._work(waiting)) for _ in range(self._max_concurrency)]
+            beside = [self._plan(shard, execution, waiting), self._tell_progress(), self._end_grace()]
+            as_long = [group.create_task(work) for work in beside]
+            await asyncio.wait(self._workers)
+            for task in as_long:
+                task.cancel()
+        if self._unusable is not None:
+            raise self._unusable
+        if self._stop.is_asked and self._at_work:
+            raise Stopped(f"stopped with {self._counts.questions} questions settled; what is on record is not lost")
 
     async def _plan(self, shard: Sequence[Batch], execution: states.Execution, waiting: Waiting) -> None:
         async for inquiry in self._inquiries(shard, execution):
             await waiting.put(inquiry)
-            if self._stopped is not None:
+            if self._is_over:
                 break
         for _ in range(self._max_concurrency):
             await waiting.put(None)
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether nothing more is to be asked."""
+        return self._unusable is not None or self._stop.is_asked
 
     async def _inquiries(self, shard: Sequence[Batch], execution: states.Execution) -> AsyncIterator[Inquiry]:
         """Batch by batch, row by row, question by question."""
@@ -98,25 +108,28 @@ class Desk:
         with self._landscape.read() as connection:
             members = batches.members(connection, batch.batch_id)
         planned = len(members) * len(self._questions)
-        work = BatchAtWork(states.open_state(self._landscape, execution, batch.token_id), members, planned, planned)
+        state = states.open_state(self._landscape, execution, batch.token_id)
+        work = BatchAtWork(state, members, planned, planned, self._counts)
         self._at_work.append(work)
         return work
 
     async def _work(self, waiting: Waiting) -> None:
         while (inquiry := await waiting.get()) is not None:
-            if self._stopped is None:
+            if not self._is_over:
                 await self._settle(inquiry)
 
     async def _settle(self, inquiry: Inquiry) -> None:
         """See one question through, and its batch to its end when it was the last."""
         try:
             accepted = await self._conversation.settle(inquiry)
-        except ProviderError as error:
-            self._stopped = self._stopped or error
+        except Stopped:
             return
-        work = inquiry.work
-        for counts in (self._counts, work.counts):
-            counts.add_answer(accepted=accepted)
+        except ProviderError as error:
+            self._unusable = self._unusable or error
+            return
+        work, reused = inquiry.work, inquiry.tries == 0 and inquiry.last_call is not None
+        for counts in inquiry.counts:
+            counts.add_answer(accepted=accepted, reused=reused)
         work.open_questions -= 1
         if work.open_questions == 0:
             await self._end(work)
@@ -128,15 +141,27 @@ class Desk:
         self._at_work.remove(work)
 
     async def _tell_progress(self) -> None:
-        with suppress(asyncio.CancelledError):
-            while True:
-                await asyncio.sleep(PROGRESS_SECONDS)
-                self._report(self._counts)
+        while True:
+            await asyncio.sleep(PROGRESS_SECONDS)
+            self._report(self._counts)
 
-    def _fail_open_states(self, error: BaseException) -> None:
+    async def _end_grace(self) -> None:
+        """Cancel what is still in flight when the time for it is over, or when told to stop a second time."""
+        await self._stop.asked()
+        deadline = time.monotonic() + self._grace_seconds
+        while not self._stop.is_urgent and time.monotonic() < deadline:
+            await asyncio.sleep(GRACE_TICK_SECONDS)
+        for worker in self._workers:
+            worker.cancel()
+
+    def _leave_open_states(self, error: BaseException) -> None:
         """Best effort: where even this can't be recorded, the next attempt or the run's end closes the states."""
+        left = [work.state for work in self._at_work]
         with suppress(ElspethError):
-            self._landscape.write(*(states.failure(work.state, error) for work in self._at_work))
+            if isinstance(error, Stopped) or not isinstance(error, Exception):
+                states.interrupt(self._landscape, left, str(error) or type(error).__name__)
+            else:
+                self._landscape.write(*(states.failure(state, error) for state in left))
 
 
 def _first(error: BaseException) -> BaseException:

@@ -2,6 +2,9 @@
 
 call recorded (durable) ─► HTTP ─► reply recorded (durable)
               └── a crash here leaves a call without a reply: it may have been paid, and the record says so
+
+A call carries two names to the provider: its own, and an idempotency key that stays the same until a response has come.
+A provider that honours the key does not bill what was lost on the way a second time.
 """
 
 from __future__ import annotations
@@ -16,29 +19,40 @@ from elspeth_dagster.landscape import batches
 from elspeth_dagster.landscape.ledger import Landscape, now
 from elspeth_dagster.landscape.records import Call, NodeState, Payload, Reply
 from elspeth_dagster.landscape.words import Cause, ReplyOutcome
-from elspeth_dagster.llm.prices import cost_nanousd
+from elspeth_dagster.llm.prices import bound_nanousd, cost_nanousd
 from elspeth_dagster.stages.answering import Completion, read_completion
-from elspeth_dagster.stages.calling import Exchange
-from elspeth_dagster.stages.querying import Question
+from elspeth_dagster.stages.calling import ErrorClass, Exchange
+from elspeth_dagster.stages.querying import Question, Request
+from elspeth_dagster.stopping import Stop, Stopped
 
 if TYPE_CHECKING:
     from elspeth_dagster.llm.wire import Wire
 
+NOT_SENT = Exchange(None, b"", error=ErrorClass.NOT_SENT, detail="the step was stopped before it was sent")
+
 
 @dataclass
 class BatchAtWork:
-    """A batch being asked: its state, how many of its questions are open, the next index of a later try."""
+    """A batch being asked: its state, how many of its questions are open, the next index of a later try.
+
+    `total` counts for the whole shard.
+    """
 
     state: NodeState
     members: list[batches.Member]
     open_questions: int
     next_index: int
+    total: Counts
     counts: Counts = field(default_factory=Counts)
 
 
 @dataclass
 class Inquiry:
-    """One question being asked for one row, and what was tried so far."""
+    """One question being asked for one row, and what was tried so far.
+
+    `last_call` is the call that its latest reply comes from, also when that was made earlier and is on record;
+    `open_key` the idempotency key of a call to which no response has come.
+    """
 
     work: BatchAtWork
     member: batches.Member
@@ -46,6 +60,12 @@ class Inquiry:
     first_index: int
     tries: int = 0
     last_call: str | None = None
+    open_key: str | None = None
+
+    @property
+    def counts(self) -> Iterable[Counts]:
+        """What counts for it: the shard's and its batch's."""
+        return self.work.total, self.work.counts
 
     def next_index(self) -> int:
         """The index of the next call: first tries are numbered in plan order, later ones follow as they come."""
@@ -56,43 +76,56 @@ class Inquiry:
 
 
 class Caller:
-    """Makes the calls for one model of one provider."""
+    """Makes the calls for one model of one provider, until it is told to stop."""
 
-    def __init__(self, landscape: Landscape, wire: Wire, provider: str, model: str, total: Counts) -> None:
+    def __init__(self, landscape: Landscape, wire: Wire, provider: str, model: str, stop: Stop) -> None:
         self.provider = provider
         self.address: str = json.loads(wire.head.evidence)["url"]
         self._landscape = landscape
         self._wire = wire
         self._model = model
-        self._total = total
+        self._stop = stop
         self._head = Payload.of(wire.head.evidence)
 
     async def begin(self) -> None:
         """Put on record what all calls have in common: method, address and headers, credentials as fingerprints."""
         await self._landscape.record(self._head)
 
-    async def call(self, inquiry: Inquiry, body: bytes, cause: Cause) -> tuple[Exchange, Completion]:
-        """Record, send, record. Raises AuditError, and sends nothing, when the call can't be recorded."""
-        request = Payload.of(body)
-        call = self._next_call(inquiry, request.ref, cause)
-        await self._landscape.record(request, call)
-        exchange = await self._wire.send(body, call.call_id)
+    async def call(self, inquiry: Inquiry, request: Request, cause: Cause) -> tuple[Exchange, Completion]:
+        """Record, send, record.
+
+        Raises AuditError, and sends nothing, when the call can't be recorded; Stopped when nothing more may be sent.
+        """
+        if self._stop.is_asked:
+            raise Stopped
+        call = self._next_call(inquiry, request, cause)
+        await self._landscape.record(Payload.of(request.body), call)
+        exchange = await self._send(call, request.body)
         completion = read_completion(exchange.body) if exchange.error is None else Completion()
         came = Payload.of(exchange.body)
         reply = self._reply(call, exchange, completion, came.ref)
         await self._landscape.record(came, reply)
-        for counts in self._counts(inquiry):
+        for counts in inquiry.counts:
             counts.add_reply(reply)
+        if exchange is NOT_SENT:
+            raise Stopped
+        inquiry.open_key = call.idempotency_key if exchange.status is None else None
         return exchange, completion
 
-    def _counts(self, inquiry: Inquiry) -> Iterable[Counts]:
-        return self._total, inquiry.work.counts
+    async def _send(self, call: Call, body: bytes) -> Exchange:
+        if self._stop.is_asked:
+            return NOT_SENT
+        return await self._wire.send(body, call.call_id, call.idempotency_key or call.call_id)
 
-    def _next_call(self, inquiry: Inquiry, request_ref: str, cause: Cause) -> Call:
+    async def pause(self, seconds: float) -> None:
+        """Wait before the next try, but not beyond being told to stop."""
+        await self._stop.sleep(seconds)
+
+    def _next_call(self, inquiry: Inquiry, request: Request, cause: Cause) -> Call:
         state, index = inquiry.work.state, inquiry.next_index()
         inquiry.tries += 1
         inquiry.last_call = f"{state.state_id}-{index}"
-        for counts in self._counts(inquiry):
+        for counts in inquiry.counts:
             counts.add_call(cause)
         return Call(
             call_id=inquiry.last_call,
@@ -106,8 +139,11 @@ class Caller:
             provider=self.provider,
             model=self._model,
             head_ref=self._head.ref,
-            request_ref=request_ref,
+            request_ref=request.ref,
             sent_at=now(),
+            question_hash=request.question_hash,
+            idempotency_key=inquiry.open_key or inquiry.last_call,
+            bound_nanousd=bound_nanousd(self.provider, self._model, len(request.body), request.max_tokens),
         )
 
     def _reply(self, call: Call, exchange: Exchange, completion: Completion, body_ref: str) -> Reply:

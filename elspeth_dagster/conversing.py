@@ -1,14 +1,14 @@
 """One question of one row, seen through: asked, tried again, repaired, until it has an answer or a reason for none.
 
-    messages ─► call ─► transient error? the same again ─► a reply ─► accepted
-                                                              └─► refused: with `repair`, asked again with the reason
+    messages ─► on record? ─► call ─► transient error? the same again ─► a reply ─► accepted
+                    └──────────────────────────────────────────────────────┘  └─► refused: with `repair`, asked
+                                                                                  again with the reason
 
-Retrying a question never asks its siblings again.
+A reply that is on record is not asked for again. Retrying a question never asks its siblings again.
 """
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections.abc import Mapping
@@ -20,6 +20,7 @@ from elspeth_dagster.core.errors import ProviderError
 from elspeth_dagster.landscape.ledger import Landscape, now
 from elspeth_dagster.landscape.records import Answer, Payload
 from elspeth_dagster.landscape.words import AnswerStatus, Cause
+from elspeth_dagster.recalling import Memory
 from elspeth_dagster.stages.answering import FINAL, Completion, Refusal, Refused, accepted_values
 from elspeth_dagster.stages.calling import (
     ErrorClass,
@@ -30,7 +31,7 @@ from elspeth_dagster.stages.calling import (
     retry_delay,
 )
 from elspeth_dagster.stages.prompting import RENDER_ERRORS, messages, repair_messages
-from elspeth_dagster.stages.querying import Message, questions, request_body
+from elspeth_dagster.stages.querying import Message, Request, questions, request
 
 WHAT_TO_CHECK = {
     ErrorClass.UNREACHABLE: "nothing answers there: check the address, and that the server runs",
@@ -41,11 +42,18 @@ WHAT_TO_CHECK = {
 
 
 class Conversation:
-    """Sees questions through, any number of them at a time."""
+    """Sees questions through, any number of them at a time.
 
-    def __init__(self, landscape: Landscape, caller: Caller, assessment: Assessment) -> None:
+    `provider` decides the form of a request. Without a caller nothing is asked: the memory has every reply, or refuses.
+    """
+
+    def __init__(
+        self, landscape: Landscape, assessment: Assessment, provider: str, memory: Memory, caller: Caller | None
+    ) -> None:
         self._landscape = landscape
+        self._memory = memory
         self._caller = caller
+        self._bounded = provider == "local"
         self._assessment = assessment
         self._spec = assessment.spec
         self._questions = questions(assessment)
@@ -54,7 +62,8 @@ class Conversation:
     async def settle(self, inquiry: Inquiry) -> bool:
         """Put the question's answer on record, accepted or refused; whether it was accepted.
 
-        Raises ProviderError when the provider can't be used at all, AuditError when a fact can't be recorded.
+        Raises ProviderError when the provider can't be used at all, AuditError when a fact can't be recorded, Stopped
+        when nothing may be sent any more.
         """
         try:
             values = await self._values(inquiry)
@@ -96,37 +105,46 @@ class Conversation:
             raise Refused(Refusal.TEMPLATE, f"The template can't be filled for this row: {error}") from error
 
     async def _completion(self, inquiry: Inquiry, asked: list[Message], cause: Cause) -> Completion:
-        """The first reply that isn't a transient error. Raises Refused with the error when there is none in time."""
-        bounded = self._caller.provider == "local"
-        body = request_body(self._spec, inquiry.question, asked, bounded_schema=bounded)
+        """The reply on record, or the first one that isn't a transient error.
+
+        Raises Refused with the error when there is none in time.
+        """
+        put = request(self._spec, inquiry.question, asked, bounded_schema=self._bounded)
+        found = await self._memory.recall(inquiry, put)
+        if found is not None:
+            return found
+        assert self._caller is not None  # a memory without a caller has every reply, or refuses
+        return await self._ask(self._caller, inquiry, put, cause)
+
+    async def _ask(self, caller: Caller, inquiry: Inquiry, put: Request, cause: Cause) -> Completion:
         give_up = time.monotonic() + self._spec.errors.retry_seconds
         tries = 0
         while True:
-            exchange, completion = await self._caller.call(inquiry, body, cause)
+            exchange, completion = await caller.call(inquiry, put, cause)
             if exchange.error is None:
                 self._reached = True
                 return completion
             tries += 1
             wait = retry_delay(tries, retry_after_seconds(exchange.headers, now()), random.random())
-            if not self._worth_retrying(exchange) or time.monotonic() + wait > give_up:
+            if not self._worth_retrying(caller, exchange) or time.monotonic() + wait > give_up:
                 raise Refused(exchange.error, exchange.detail)
-            await asyncio.sleep(wait)
+            await caller.pause(wait)
             cause = Cause.RETRY
 
-    def _worth_retrying(self, exchange: Exchange) -> bool:
+    def _worth_retrying(self, caller: Caller, exchange: Exchange) -> bool:
         """Raises ProviderError when no question can succeed. A server that was there and is gone may come back."""
         if exchange.error is ErrorClass.UNREACHABLE and self._reached:
             return True
         if is_fatal(exchange.error):
-            raise ProviderError(self._what_to_check(exchange))
+            raise ProviderError(self._what_to_check(caller, exchange))
         self._reached = True
         return is_transient(exchange.error)
 
-    def _what_to_check(self, exchange: Exchange) -> str:
+    def _what_to_check(self, caller: Caller, exchange: Exchange) -> str:
         hint = WHAT_TO_CHECK[exchange.error or ErrorClass.UNREACHABLE].format(model=self._spec.llm.model_name)
         status = f"HTTP {exchange.status}" if exchange.status else str(exchange.error)
         said = f" It said: {exchange.detail}" if exchange.detail else ""
-        where = f"{self._caller.provider} at {self._caller.address}"
+        where = f"{caller.provider} at {caller.address}"
         return f"{where}: {hint} ({status}).{said} The calls tried are on record."
 
 

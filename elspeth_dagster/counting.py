@@ -16,6 +16,7 @@ class Counts:
     questions: int = 0
     accepted: int = 0
     refused: int = 0
+    reused: int = 0
     calls: int = 0
     retries: int = 0
     repairs: int = 0
@@ -37,8 +38,9 @@ class Counts:
         self.cost_nanousd += reply.cost_nanousd or 0
         self.unpriced_calls += reply.outcome is ReplyOutcome.SUCCESS and reply.cost_nanousd is None
 
-    def add_answer(self, *, accepted: bool) -> None:
-        """Count a question that is settled."""
+    def add_answer(self, *, accepted: bool, reused: bool) -> None:
+        """Count a question that is settled; `reused`: by replies that were on record, without a call."""
         self.questions += 1
+        self.reused += reused
         self.accepted += accepted
         self.refused += not accepted

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from elspeth_dagster.core.assessment import Assessment
-from elspeth_dagster.ops import admit_frame, admit_rows, aggregate_rows, ask_batches, collect_results
+from elspeth_dagster.ops import LAUNCH_CONFIG, admit_frame, admit_rows, aggregate_rows, ask_batches, collect_results
 
 ASSETS = ("results", "answers", "failures", "rejections")
 Outputs = dict[str, Any]
@@ -17,21 +17,29 @@ OUTS = {name: dg.GraphOut() for name in ASSETS}
 
 def assessment_graph(assessment: Assessment, project_root: str, description: str) -> dg.GraphDefinition:
     """The walk for one assessment. Every assessment walks through the same four ops."""
-    name, config = assessment.spec.name, {"assessment": assessment.document(), "project_root": project_root}
+    name = assessment.spec.name
+    config = _launch_config({"assessment": assessment.document(), "project_root": project_root})
 
-    @dg.graph(name=name, description=description, out=OUTS, config={"admit_rows": {"config": config}})
+    @dg.graph(name=name, description=description, out=OUTS, config=config)
     def walk_from_files() -> Outputs:
         shards, manifest = aggregate_rows(admit_rows())
         asked = shards.map(ask_batches)
         return _four(collect_results(manifest, asked.collect()))
 
-    @dg.graph(name=name, description=description, out=OUTS, config={"admit_rows": {"config": config}})
+    @dg.graph(name=name, description=description, out=OUTS, config=config)
     def walk_from_an_asset(source_rows: Any) -> Outputs:
         shards, manifest = aggregate_rows(admit_frame.alias("admit_rows")(source_rows))
         asked = shards.map(ask_batches)
         return _four(collect_results(manifest, asked.collect()))
 
     return walk_from_files if assessment.spec.source.asset is None else walk_from_an_asset
+
+
+def _launch_config(declared: dict[str, Any]) -> dg.ConfigMapping:
+    """A launch chooses mode and reuse; the assessment itself is fixed when the code location is loaded."""
+    return dg.ConfigMapping(
+        config_fn=lambda chosen: {"admit_rows": {"config": {**declared, **chosen}}}, config_schema=LAUNCH_CONFIG
+    )
 
 
 def _four(collected: Any) -> Outputs:

@@ -5,19 +5,23 @@ import json
 import os
 import platform
 import socket
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.canonical import Json, canonical_json, ordered_json
+from elspeth_dagster.core.errors import SettingsError
+from elspeth_dagster.core.launch import Launch
 from elspeth_dagster.landscape import runs
 from elspeth_dagster.landscape.ledger import Landscape, now
 from elspeth_dagster.landscape.records import Edge, Node, Payload, Run
 from elspeth_dagster.landscape.states import Execution
-from elspeth_dagster.landscape.words import Determinism
+from elspeth_dagster.landscape.words import Determinism, Mode
 
 WALK = {
     "admit_rows": Determinism.EXTERNAL_READ,
@@ -56,7 +60,21 @@ def execution(context: dg.OpExecutionContext) -> Execution:
     )
 
 
-def begin_run(context: dg.OpExecutionContext, landscape: Landscape, assessment: Assessment) -> None:
+def launch_of(context: dg.OpExecutionContext) -> Launch:
+    """What was chosen for this run. Raises SettingsError when its assessments were launched with different choices."""
+    run_config: Mapping[str, Any] = context.run.run_config
+    of_graphs = {name: config.get("config", {}) for name, config in run_config.get("ops", {}).items()}
+    chosen = {_launch(of_graphs.get(name, {})) for name in _assessments(context)}
+    if len(chosen) > 1:
+        raise SettingsError("mode, reuse and of_run are choices of a whole run: launch these assessments apart.")
+    return chosen.pop()
+
+
+def _launch(config: Mapping[str, Any]) -> Launch:
+    return Launch(**{name: config[name] for name in Launch._fields if config.get(name) is not None})
+
+
+def begin_run(context: dg.OpExecutionContext, landscape: Landscape, assessment: Assessment, launch: Launch) -> None:
     """Put the run, and the four ops of this assessment with the configuration they work by, on record."""
     config = Payload.of(ordered_json(assessment.document()))
     run_config = Payload.of(canonical_json(_jsonable(context.run.run_config)))
@@ -76,10 +94,11 @@ def begin_run(context: dg.OpExecutionContext, landscape: Landscape, assessment: 
         Edge(context.run_id, node_id(assessment.spec.name, source), node_id(assessment.spec.name, target), label)
         for source, target, label in FLOWS
     ]
-    runs.begin(landscape, _run(context, run_config.ref), nodes, edges, [config, run_config])
+    run = _run(context, run_config.ref, launch)
+    runs.begin(landscape, run, nodes, edges, [config, run_config], reuse=launch.reuse)
 
 
-def _run(context: dg.OpExecutionContext, config_ref: str) -> Run:
+def _run(context: dg.OpExecutionContext, config_ref: str, launch: Launch) -> Run:
     run = context.run
     return Run(
         run_id=run.run_id,
@@ -87,7 +106,7 @@ def _run(context: dg.OpExecutionContext, config_ref: str) -> Run:
         root_run_id=run.root_run_id or run.run_id,
         job_name=run.job_name,
         assessments=json.dumps(_assessments(context)),
-        partition_keys=json.dumps([context.partition_key] if context.has_partition_key else []),
+        partition_keys=partition_keys(context),
         config_ref=config_ref,
         package_version=version("elspeth-dagster"),
         code_version=code_version(),
@@ -95,7 +114,13 @@ def _run(context: dg.OpExecutionContext, config_ref: str) -> Run:
         python_version=platform.python_version(),
         host=socket.gethostname(),
         started_at=now(),
+        mode=Mode(launch.mode),
     )
+
+
+def partition_keys(context: dg.OpExecutionContext) -> str:
+    """The partition of this run, as the record keeps it."""
+    return json.dumps([context.partition_key] if context.has_partition_key else [])
 
 
 def _assessments(context: dg.OpExecutionContext) -> list[str]:

@@ -8,7 +8,8 @@ import dagster as dg
 from elspeth_dagster.counting import Counts
 from elspeth_dagster.landscape.ledger import Landscape
 
-SUMMED = ("calls", "retries", "repairs", "prompt_tokens", "completion_tokens", "cost_nanousd", "unpriced_calls")
+SPENT = ("reused", "calls", "retries", "repairs", "prompt_tokens", "completion_tokens")
+SUMMED = (*SPENT, "cost_nanousd", "unpriced_calls")
 NANO = 1e9
 
 
@@ -16,7 +17,8 @@ def progress_line(counts: Counts) -> str:
     """One line of what has been done and spent so far."""
     cost = f"${counts.cost_nanousd / NANO:.4f}" + (f" + {counts.unpriced_calls} unpriced" * bool(counts.unpriced_calls))
     return (
-        f"{counts.questions} questions settled ({counts.refused} refused), {counts.calls} calls "
+        f"{counts.questions} questions settled ({counts.refused} refused, {counts.reused} from the record), "
+        f"{counts.calls} calls "
         f"({counts.retries} retries, {counts.repairs} repairs), "
         f"{counts.prompt_tokens} + {counts.completion_tokens} tokens, {cost}"
     )
@@ -28,7 +30,7 @@ def asking_metadata(counts: Counts) -> dict[str, Any]:
 
 
 def _spent(total: Mapping[str, int]) -> dict[str, Any]:
-    plain = {name: total[name] for name in ("calls", "retries", "repairs", "prompt_tokens", "completion_tokens")}
+    plain = {name: total[name] for name in SPENT}
     known = total["unpriced_calls"] == 0
     return {**plain, "cost_usd": total["cost_nanousd"] / NANO} if known else plain
 

@@ -33,6 +33,7 @@ ColumnType = Literal["str", "int", "float", "bool", "date", "datetime"]
 SourceFormat = Literal["csv", "jsonl", "json", "parquet"]
 StructuredOutput = Literal["json_schema", "json_object", "none"]
 RowPolicy = Literal["all_or_nothing", "keep_partial"]
+OnUnknown = Literal["ask_again", "fail"]
 KeyPath = tuple[str | int, ...]
 
 
@@ -376,6 +377,11 @@ class ErrorsSpec(SpecModel):
     )
     retry_seconds: int = Field(
         default=120, ge=0, description="How long a question's transient errors (429, 5xx, connection) are retried."
+    )
+    on_unknown: OnUnknown = Field(
+        default="ask_again",
+        description="ask_again: a question whose call was sent before a crash and has no reply on record is asked "
+        "again; it may be paid twice. fail: it is refused, until somebody decides.",
     )
 
 

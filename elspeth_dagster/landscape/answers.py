@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,17 @@ from elspeth_dagster.landscape.records import Answer
 from elspeth_dagster.landscape.schema import answers, calls, node_states, replies
 from elspeth_dagster.landscape.words import AnswerStatus
 
+AT_ONCE = 500
+
 
 @dataclass(frozen=True)
 class Taken:
-    """What the calls for one question of one row took, all its tries together. None: none of them reported it."""
+    """What the calls for one question of one row took, all tries of an attempt together. None: none reported it.
 
+    `state_id` is the attempt that made them; None where nothing was asked.
+    """
+
+    state_id: str | None = None
     calls: int = 0
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -31,7 +37,7 @@ class Taken:
 
 @dataclass(frozen=True)
 class GivenAnswer:
-    """An answer with its values (empty when refused) and what it took."""
+    """An answer with its values (empty when refused) and what it took, when its calls were made."""
 
     answer: Answer
     values: dict[str, Json]
@@ -42,17 +48,22 @@ class GivenAnswer:
         """Whether the question has an answer."""
         return self.answer.status is AnswerStatus.ACCEPTED
 
+    @property
+    def is_reused(self) -> bool:
+        """Whether its reply was asked for by an earlier attempt or run."""
+        return self.taken.state_id not in (None, self.answer.state_id)
+
 
 def of_tokens(connection: sa.Connection, token_ids: Sequence[str]) -> dict[str, dict[str, GivenAnswer]]:
     """For each row's token its answers by question; those of the latest attempt count."""
     latest = _latest(connection, token_ids)
     refs = [answer.values_ref for answer in latest.values() if answer.values_ref]
     values = payloads.read_many(connection, refs)
-    taken = _taken(connection, token_ids)
+    taken = _taken(connection, latest.values())
     given: dict[str, dict[str, GivenAnswer]] = defaultdict(dict)
     for (token_id, query_key), answer in latest.items():
         found = json.loads(values[answer.values_ref]) if answer.values_ref else {}
-        took = taken.get((answer.state_id, token_id, query_key), Taken())
+        took = taken.get(answer.call_id or "", Taken())
         given[token_id][query_key] = GivenAnswer(answer, found, took)
     return given
 
@@ -67,22 +78,28 @@ def _latest(connection: sa.Connection, token_ids: Sequence[str]) -> dict[tuple[s
     return {(row.token_id, row.query_key): Answer(*row) for row in connection.execute(in_order_of_attempts)}
 
 
-def _taken(connection: sa.Connection, token_ids: Sequence[str]) -> dict[tuple[str, str, str], Taken]:
-    question = (calls.c.state_id, calls.c.token_id, calls.c.query_key)
+def _taken(connection: sa.Connection, given: Iterable[Answer]) -> dict[str, Taken]:
+    """By the call that an answer comes from, what it took: all tries of that attempt for that question of that row."""
+    from_call, tried = calls.alias("from_call"), calls.alias("tried")
+    same = [from_call.c[name] == tried.c[name] for name in ("state_id", "token_id", "query_key")]
     made = (
         sa.select(
-            *question,
+            from_call.c.call_id,
+            from_call.c.state_id,
             sa.func.count().label("calls"),
             *(sa.func.sum(replies.c[name]).label(name) for name in ("prompt_tokens", "completion_tokens")),
             sa.func.sum(replies.c.cost_nanousd).label("cost_nanousd"),
             sa.func.sum(replies.c.latency_us).label("latency_us"),
             sa.func.max(replies.c.model).label("model"),
         )
-        .outerjoin(replies, replies.c.call_id == calls.c.call_id)
-        .where(calls.c.token_id.in_(token_ids))
-        .group_by(*question)
+        .join(tried, sa.and_(*same))
+        .outerjoin(replies, replies.c.call_id == tried.c.call_id)
+        .group_by(from_call.c.call_id, from_call.c.state_id)
     )
-    return {(row[0], row[1], row[2]): Taken(*_plain(row[3:])) for row in connection.execute(made)}
+    call_ids = sorted({answer.call_id for answer in given if answer.call_id})
+    pages = (call_ids[start : start + AT_ONCE] for start in range(0, len(call_ids), AT_ONCE))
+    found = (row for page in pages for row in connection.execute(made.where(from_call.c.call_id.in_(page))))
+    return {row[0]: Taken(*_plain(row[1:])) for row in found}
 
 
 def _plain(values: Sequence[Any]) -> list[Any]:

@@ -16,10 +16,11 @@ from elspeth_dagster.landscape.words import TokenKind, Trigger
 
 
 class Member(NamedTuple):
-    """A row of a batch: its place, its token and its values."""
+    """A row of a batch: its place, its token, its key and its values."""
 
     ordinal: int
     token_id: str
+    row_key: str
     values: dict[str, Json]
 
 
@@ -48,7 +49,7 @@ def of_shard(connection: sa.Connection, run_id: str, node_id: str, shard: str) -
 def members(connection: sa.Connection, batch_id: str) -> list[Member]:
     """The rows of a batch, in order."""
     held = (
-        sa.select(batch_members.c.ordinal, batch_members.c.token_id, rows.c.values_ref)
+        sa.select(batch_members.c.ordinal, batch_members.c.token_id, rows.c.row_key, rows.c.values_ref)
         .join(tokens, tokens.c.token_id == batch_members.c.token_id)
         .join(rows, rows.c.row_id == tokens.c.row_id)
         .where(batch_members.c.batch_id == batch_id)
@@ -56,4 +57,4 @@ def members(connection: sa.Connection, batch_id: str) -> list[Member]:
     )
     found = connection.execute(held).all()
     values = payloads.read_many(connection, [row.values_ref for row in found])
-    return [Member(row.ordinal, row.token_id, json.loads(values[row.values_ref])) for row in found]
+    return [Member(row.ordinal, row.token_id, row.row_key, json.loads(values[row.values_ref])) for row in found]

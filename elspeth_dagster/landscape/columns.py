@@ -115,10 +115,15 @@ class Word(sa.types.TypeDecorator[StrEnum]):
         return None if value is None else self.vocabulary(value)
 
 
-def word(name: str, vocabulary: type[StrEnum], *, nullable: bool = False) -> tuple[sa.Column[Any], sa.CheckConstraint]:
-    """A column of a vocabulary's words, and the CHECK that holds it to them."""
+def word(
+    name: str, vocabulary: type[StrEnum], *, nullable: bool = False, default: StrEnum | None = None
+) -> tuple[sa.Column[Any], sa.CheckConstraint]:
+    """A column of a vocabulary's words, and the CHECK that holds it to them.
+
+    `default` is for what was written before the column was there.
+    """
     allowed = ", ".join(f"'{member.value}'" for member in vocabulary)
     return (
-        sa.Column(name, Word(vocabulary), nullable=nullable),
+        sa.Column(name, Word(vocabulary), nullable=nullable, server_default=default and default.value),
         sa.CheckConstraint(f"{name} IN ({allowed})", name=f"{name}_is_known"),
     )

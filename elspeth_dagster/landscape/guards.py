@@ -5,7 +5,9 @@ trigger (recursive_triggers is off by default, https://www.sqlite.org/lang_confl
 row with one of its keys, or with its rowid, is refused as well. PostgreSQL's ON CONFLICT DO UPDATE fires the UPDATE
 trigger. Its triggers are ENABLE ALWAYS, so that session_replication_role doesn't pass them by.
 
-What belongs to a run is refused once the run's end is on record: a step that outlived its run leaves nothing open.
+What belongs to a run is refused once the run's end is on record, and what a state did once the state's end is: a step
+that outlived its run, or that another attempt has taken over from, leaves nothing behind. (Its late replies meet those
+that say `unknown`.)
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ import sqlalchemy as sa
 from elspeth_dagster.landscape.schema import metadata
 
 BEYOND_THE_END = {"runs", "run_ends"}
+BEYOND_THE_ATTEMPT = {"node_states", "node_state_ends"}
+RUN_ENDED = "this run has ended"
+ATTEMPT_ENDED = "this attempt has ended: another one took over, or its run was ended"
 
 
 def install(connection: sa.Connection) -> None:
@@ -36,9 +41,9 @@ def _sqlite_guards() -> Iterator[str]:
             there = f"EXISTS (SELECT 1 FROM {table.name} WHERE {same})"
             known = f"{table.name} only grows: a record with this key is there already"
             yield from _sqlite_trigger(table, f"no_replace_{number}", "BEFORE INSERT", there, known)
-        if _belongs_to_a_run(table):
-            ended = "EXISTS (SELECT 1 FROM run_ends WHERE run_id = NEW.run_id)"
-            yield from _sqlite_trigger(table, "no_more", "BEFORE INSERT", ended, "this run has ended")
+        for name, column, ends, refusal in _fences(table):
+            ended = f"EXISTS (SELECT 1 FROM {ends} WHERE {column} = NEW.{column})"
+            yield from _sqlite_trigger(table, name, "BEFORE INSERT", ended, refusal)
 
 
 def _sqlite_trigger(table: sa.Table, name: str, event: str, condition: str, refusal: str) -> Iterator[str]:
@@ -59,16 +64,20 @@ def _postgresql_guards(schema: str) -> Iterator[str]:
         "landscape_only_grows",
         "RAISE EXCEPTION '% only grows: its records are never changed or removed', TG_TABLE_NAME;",
     )
-    yield _postgresql_function(  # the schema is named, so that no temporary table can stand in for run_ends
-        "landscape_run_goes_on",
-        f"IF EXISTS (SELECT 1 FROM {schema}.run_ends WHERE run_id = NEW.run_id) THEN "
-        "RAISE EXCEPTION 'this run has ended'; END IF; RETURN NEW;",
-    )
+    for function, column, ends, refusal in (
+        ("landscape_no_more", "run_id", "run_ends", RUN_ENDED),
+        ("landscape_no_late", "state_id", "node_state_ends", ATTEMPT_ENDED),
+    ):
+        yield _postgresql_function(  # the schema is named, so that no temporary table can stand in for the ends
+            function,
+            f"IF EXISTS (SELECT 1 FROM {schema}.{ends} WHERE {column} = NEW.{column}) THEN "
+            f"RAISE EXCEPTION '{refusal}'; END IF; RETURN NEW;",
+        )
     for table in metadata.sorted_tables:
         yield from _postgresql_trigger(table, "no_change", "UPDATE OR DELETE", "ROW", "landscape_only_grows")
         yield from _postgresql_trigger(table, "no_truncate", "TRUNCATE", "STATEMENT", "landscape_only_grows")
-        if _belongs_to_a_run(table):
-            yield from _postgresql_trigger(table, "no_more", "INSERT", "ROW", "landscape_run_goes_on")
+        for name, *_ in _fences(table):
+            yield from _postgresql_trigger(table, name, "INSERT", "ROW", f"landscape_{name}")
 
 
 def _postgresql_function(name: str, body: str) -> str:
@@ -82,8 +91,12 @@ def _postgresql_trigger(table: sa.Table, name: str, event: str, each: str, funct
     yield f"ALTER TABLE {table.name} ENABLE ALWAYS TRIGGER {trigger}"
 
 
-def _belongs_to_a_run(table: sa.Table) -> bool:
-    return "run_id" in table.columns and table.name not in BEYOND_THE_END
+def _fences(table: sa.Table) -> Iterator[tuple[str, str, str, str]]:
+    """After which end a table takes no more: the trigger's name, the column that tells whose end, where ends are."""
+    if "run_id" in table.columns and table.name not in BEYOND_THE_END:
+        yield "no_more", "run_id", "run_ends", RUN_ENDED
+    if "state_id" in table.columns and table.name not in BEYOND_THE_ATTEMPT:
+        yield "no_late", "state_id", "node_state_ends", ATTEMPT_ENDED
 
 
 def _unique_keys(table: sa.Table) -> list[tuple[str, ...]]:

@@ -16,11 +16,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from elspeth_dagster.core.errors import AuditError
 from elspeth_dagster.landscape.records import TABLES, Fact, Payload
-from elspeth_dagster.landscape.schema import metadata, payloads, run_ends
+from elspeth_dagster.landscape.schema import metadata, node_state_ends, payloads, run_ends
 
 AT_ONCE = 500
-# Parents first; the end of a run last, since after it nothing more of the run is taken.
-ORDER = {table: (table is run_ends, position) for position, table in enumerate(metadata.sorted_tables)}
+# Parents first; ends last, since after the end of a state or a run nothing more of it is taken.
+ENDS = (node_state_ends, run_ends)
+ORDER = {table: (table in ENDS, position) for position, table in enumerate(metadata.sorted_tables)}
 
 Inserts = Mapping[sa.Table, sa.Insert]
 Stored = tuple[Any, ...]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import sqlalchemy as sa
 
 from elspeth_dagster.core.canonical import Json, sha256
-from elspeth_dagster.core.errors import LandscapeError
+from elspeth_dagster.core.errors import ErasedError, LandscapeError
 from elspeth_dagster.landscape.records import Payload
 from elspeth_dagster.landscape.schema import payloads
 
@@ -42,7 +42,9 @@ def _fetch(connection: sa.Connection, refs: list[str]) -> Iterator[tuple[str, by
 
 
 def checked(payload: Payload) -> bytes:
-    """A payload's bytes. Raises LandscapeError when their hash isn't its name."""
+    """A payload's bytes. Raises ErasedError when they are gone, LandscapeError when their hash isn't its name."""
+    if payload.is_erased:
+        raise ErasedError(f"payload {payload.ref} was erased: its {payload.size} bytes are gone, its hash is left")
     try:
         data = payload.data()
     except ValueError:

@@ -18,6 +18,7 @@ from elspeth_dagster.landscape.words import (
     Cause,
     Determinism,
     Encoding,
+    Mode,
     Outcome,
     ReplyOutcome,
     RunStatus,
@@ -41,6 +42,11 @@ class Payload(NamedTuple):
         packed = zlib.compress(data, 6)
         encoding, body = (Encoding.ZLIB, packed) if len(packed) < len(data) else (Encoding.IDENTITY, data)
         return cls(sha256(data), len(data), encoding, body)
+
+    @property
+    def is_erased(self) -> bool:
+        """Whether the bytes are gone and only their hash and size are left."""
+        return self.size > 0 and not self.body
 
     def data(self) -> bytes:
         """The bytes themselves. Raises ValueError when the body doesn't hold them, whole and nothing else."""
@@ -70,6 +76,7 @@ class Run(NamedTuple):
     python_version: str
     host: str
     started_at: datetime
+    mode: Mode = Mode.ASK
 
 
 class RunEnd(NamedTuple):
@@ -186,6 +193,9 @@ class Call(NamedTuple):
     head_ref: str
     request_ref: str
     sent_at: datetime
+    question_hash: str | None = None
+    idempotency_key: str | None = None
+    bound_nanousd: int | None = None
 
 
 class Reply(NamedTuple):

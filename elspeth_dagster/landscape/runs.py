@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from elspeth_dagster.core.canonical import Json
 from elspeth_dagster.core.errors import AuditError, NotOnRecordError
+from elspeth_dagster.core.launch import Reuse
 from elspeth_dagster.landscape import payloads
 from elspeth_dagster.landscape.ledger import Landscape, insert, now
 from elspeth_dagster.landscape.records import (
@@ -33,22 +34,27 @@ from elspeth_dagster.landscape.schema import (
     token_outcomes,
     tokens,
 )
-from elspeth_dagster.landscape.words import Outcome, ReplyOutcome, RunStatus, StateStatus
+from elspeth_dagster.landscape.words import Mode, Outcome, ReplyOutcome, RunStatus, StateStatus
 
 
 def begin(
-    landscape: Landscape, run: Run, nodes_: Sequence[Node], edges: Sequence[Edge], configs: Sequence[Payload]
+    landscape: Landscape,
+    run: Run,
+    nodes_: Sequence[Node],
+    edges: Sequence[Edge],
+    configs: Sequence[Payload],
+    reuse: Reuse | None = None,
 ) -> None:
     """Put a run and the graph of one of its assessments on record; what is there already must be the same.
 
-    A parent that died before it recorded anything is not on record and left out. A run takes over from the one before
-    it for the same slice: see `_succeeding`. Raises AuditError for a run that is there with other nodes.
+    A run takes over from the one before it for the same slice: see `_succeeding`. Raises AuditError for a run that is
+    there with other nodes.
     """
 
     def begin_or_compare(connection: sa.Connection) -> None:
         insert(connection, configs)
         if not _exists(connection, runs.c.run_id == run.run_id):
-            insert(connection, [_succeeding(connection, run)])
+            insert(connection, [_succeeding(connection, run, reuse)])
         recorded = _nodes(connection, run.run_id, nodes_[0].assessment)
         if not recorded:
             insert(connection, [*nodes_, *edges])
@@ -62,24 +68,32 @@ def _exists(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> boo
     return connection.scalar(sa.select(sa.exists().where(condition))) or False
 
 
-def _succeeding(connection: sa.Connection, run: Run) -> Run:
+def _succeeding(connection: sa.Connection, run: Run, reuse: Reuse | None) -> Run:
     """The run with its parent and lineage; what still goes on for the same slice ends here.
 
     A slice is an assessment and its partition. An earlier run of it that has no end yet died, or is about to be
     overtaken: it ends as interrupted, and the database takes nothing more of it, so that two runs can't both decide
-    what becomes of a slice. If the last run before did not complete, this one goes on with its lineage.
+    what becomes of a slice.
     """
     before = _of_same_slice(connection, run)
     for earlier in before:
         if end_of(connection, earlier.run_id) is None:
             _end(connection, RunEnd(earlier.run_id, RunStatus.INTERRUPTED, f"run {run.run_id} took over", now()))
-    if run.parent_run_id is not None:
-        known = _exists(connection, runs.c.run_id == run.parent_run_id)
-        return run._replace(parent_run_id=run.parent_run_id if known else None)
+    parent = _parent(connection, run, [one for one in before if one.mode is run.mode], reuse)
+    goes_on = parent is not None and reuse != "none"
+    return run._replace(
+        parent_run_id=parent and parent.run_id,
+        root_run_id=parent.root_run_id if parent and goes_on else run.run_id,
+    )
+
+
+def _parent(connection: sa.Connection, run: Run, before: Sequence[Run], reuse: Reuse | None) -> Run | None:
+    """The run that this one re-executes; where that died before it was on record, and for a plain launch, the last run
+    of the slice, if it did not complete or going on with it was asked for."""
+    if run.parent_run_id is not None and _exists(connection, runs.c.run_id == run.parent_run_id):
+        return get(connection, run.parent_run_id)
     last = before[-1] if before else None
-    if last is None or _completed(connection, last):
-        return run
-    return run._replace(parent_run_id=last.run_id, root_run_id=last.root_run_id)
+    return last if last and (reuse == "lineage" or not _completed(connection, last)) else None
 
 
 def _of_same_slice(connection: sa.Connection, run: Run) -> list[Run]:
@@ -96,6 +110,31 @@ def _completed(connection: sa.Connection, run: Run) -> bool:
 def _nodes(connection: sa.Connection, run_id: str, assessment: str) -> list[Node]:
     of_it = nodes.select().where(nodes.c.run_id == run_id, nodes.c.assessment == assessment)
     return [Node(*row) for row in connection.execute(of_it)]
+
+
+def has_others_of_lineage(connection: sa.Connection, run: Run) -> bool:
+    """Whether a run goes on with what others began."""
+    others = (runs.c.root_run_id == run.root_run_id) & (runs.c.run_id != run.run_id)
+    return _exists(connection, others)
+
+
+def of_lineage_until(connection: sa.Connection, run: Run) -> set[str]:
+    """The ids of a run and of those before it in its lineage."""
+    until = (runs.c.root_run_id == run.root_run_id) & (runs.c.started_at <= run.started_at)
+    return set(connection.scalars(sa.select(runs.c.run_id).where(until)))
+
+
+def last_completed(connection: sa.Connection, assessment: str, partition_keys: str) -> Run | None:
+    """The last run that asked the questions of a slice and completed."""
+    completed = (
+        sa.select(*runs.c)
+        .join(run_ends, run_ends.c.run_id == runs.c.run_id)
+        .where(runs.c.partition_keys == partition_keys, runs.c.mode == Mode.ASK)
+        .where(run_ends.c.status == RunStatus.COMPLETED)
+        .order_by(runs.c.started_at.desc())
+    )
+    found = (Run(*row) for row in connection.execute(completed))
+    return next((run for run in found if assessment in json.loads(run.assessments)), None)
 
 
 def get(connection: sa.Connection, run_id: str) -> Run:
@@ -183,9 +222,12 @@ def _left_open(connection: sa.Connection, run_id: str) -> list[Fact]:
     ]
 
 
-def interrupted_end(state_id: str) -> NodeStateEnd:
-    """The end of a state whose step died."""
-    return NodeStateEnd(state_id, StateStatus.INTERRUPTED, None, "the step that held it is gone", now())
+STEP_IS_GONE = "the step that held it is gone"
+
+
+def interrupted_end(state_id: str, why: str = STEP_IS_GONE) -> NodeStateEnd:
+    """The end of a state whose step died or was told to stop."""
+    return NodeStateEnd(state_id, StateStatus.INTERRUPTED, None, why, now())
 
 
 def unknown_replies(connection: sa.Connection, of_calls: sa.ColumnElement[bool]) -> list[Reply]:

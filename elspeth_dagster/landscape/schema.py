@@ -20,6 +20,7 @@ from elspeth_dagster.landscape.words import (
     Cause,
     Determinism,
     Encoding,
+    Mode,
     Outcome,
     ReplyOutcome,
     RunStatus,
@@ -84,8 +85,8 @@ payloads = _table(
 
 runs = _table(
     "runs",
-    "A Dagster run that assesses: what was launched, by which code. root_run_id names the lineage of re-executions; "
-    "its run may have died before it recorded anything.",
+    "A Dagster run that assesses: what was launched, by which code. root_run_id names the lineage: the runs that go on "
+    "with what earlier ones were answered.",
     _name("run_id", key=True),
     sa.Column("parent_run_id", Name, sa.ForeignKey("runs.run_id")),
     _name("root_run_id"),
@@ -99,6 +100,7 @@ runs = _table(
     _text("python_version"),
     _text("host"),
     _instant("started_at"),
+    word("mode", Mode, default=Mode.ASK),
     sa.Index(None, "root_run_id"),
 )
 
@@ -255,7 +257,8 @@ node_state_ends = _table(
 
 calls = _table(
     "calls",
-    "One HTTP request, written before it is sent: by which state, for which row and question, which try.",
+    "One HTTP request, written before it is sent: by which state, for which row and question, which try. "
+    "`question_hash` names what is asked, whatever form the answer must have; `bound_nanousd` is the most it can cost.",
     _name("call_id", key=True),
     _name("run_id"),
     _name("state_id"),
@@ -269,10 +272,14 @@ calls = _table(
     _payload("head_ref"),
     _payload("request_ref"),
     _instant("sent_at"),
+    sa.Column("question_hash", Hash),
+    _name("idempotency_key", nullable=True),
+    _number("bound_nanousd", nullable=True),
     sa.UniqueConstraint("state_id", "call_index"),
     sa.UniqueConstraint("state_id", "token_id", "query_key", "query_attempt"),
-    sa.Index(None, "request_ref"),
+    sa.Index(None, "question_hash"),
     sa.CheckConstraint("query_attempt >= 1 AND call_index >= 0", name="counted_from_one"),
+    sa.CheckConstraint("length(question_hash) = 32", name="question_hash_is_sha256"),
     _belongs_to("node_states", "state_id"),
     _belongs_to("tokens", "token_id"),
 )

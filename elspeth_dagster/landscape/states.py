@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from elspeth_dagster.core.errors import LandscapeError
 from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.landscape import runs
 from elspeth_dagster.landscape.ledger import Landscape, insert, now
@@ -68,10 +69,36 @@ def _attempts(connection: sa.Connection, node_id: str, token_id: str) -> list[tu
     return [(NodeState(*state), ended) for *state, ended in connection.execute(found)]
 
 
-def _close(connection: sa.Connection, state_ids: list[str]) -> Iterator[Fact]:
+def _close(connection: sa.Connection, state_ids: list[str], why: str = runs.STEP_IS_GONE) -> Iterator[Fact]:
     for state_id in state_ids:
         yield from runs.unknown_replies(connection, calls.c.state_id == state_id)
-        yield runs.interrupted_end(state_id)
+        yield runs.interrupted_end(state_id, why)
+
+
+def interrupt(landscape: Landscape, open_states: Sequence[NodeState], why: str) -> None:
+    """The end of states whose step was told to stop; their calls without a reply may have been paid: unknown."""
+    landscape.write()  # what was handed over before is on record first
+    state_ids = [state.state_id for state in open_states]
+
+    def close_those_open(connection: sa.Connection) -> None:
+        ended = sa.select(node_state_ends.c.state_id).where(node_state_ends.c.state_id.in_(state_ids))
+        left = set(state_ids) - set(connection.scalars(ended))
+        insert(connection, _close(connection, sorted(left), why))
+
+    landscape.decide(close_those_open)
+
+
+def is_overtaken(connection: sa.Connection, execution: Execution) -> bool:
+    """Whether another attempt, or the end of the run, has closed a state of this execution."""
+    own = (
+        sa.select(node_states.c.state_id)
+        .join(node_state_ends, node_state_ends.c.state_id == node_states.c.state_id)
+        .where(
+            *(node_states.c[name] == value for name, value in execution._asdict().items()),
+            node_state_ends.c.status == StateStatus.INTERRUPTED,
+        )
+    )
+    return connection.scalar(sa.select(own.exists())) or False
 
 
 def end(state: NodeState, counts: Mapping[str, object]) -> NodeStateEnd:
@@ -90,13 +117,20 @@ def held(
 ) -> Iterator[tuple[NodeState, dict[str, object]]]:
     """A state for as long as the block runs, and the counts that its end will tell.
 
-    It ends as completed, or as failed with the error that leaves the block.
+    It ends as completed, as failed with the error that leaves the block, or as interrupted when the step is told to
+    stop.
     """
     state = open_state(landscape, execution, token_id, *also)
     counts: dict[str, object] = {}
     try:
         yield state, counts
-    except BaseException as error:
+    except GeneratorExit:  # how Dagster leaves a step of which an output could not be kept
+        landscape.write(failure(state, LandscapeError("an output could not be written: the step's log says why")))
+        raise
+    except Exception as error:
         landscape.write(failure(state, error))
+        raise
+    except BaseException as error:
+        interrupt(landscape, [state], str(error) or type(error).__name__)
         raise
     landscape.write(end(state, counts))

@@ -13,6 +13,15 @@ class RunStatus(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+class Mode(StrEnum):
+    """What a run does about its questions: asks them; takes the replies from the record; or asks some once more to
+    compare."""
+
+    ASK = "ask"
+    REPLAY = "replay"
+    VERIFY = "verify"
+
+
 class StateStatus(StrEnum):
     """How one attempt at a node ended."""
 

@@ -61,6 +61,17 @@ def cost_nanousd(provider: str, model: str, usage: Usage | None) -> int | None:
     return int((dollars * NANO).to_integral_value(ROUND_HALF_EVEN))
 
 
+def bound_nanousd(provider: str, model: str, request_bytes: int, max_tokens: int | None) -> int | None:
+    """The most that a call can cost by list price, in nano-dollars; None where the reply's length or the price isn't
+    known.
+
+    A prompt has at most as many tokens as its request has bytes: byte-level tokenizers make no token of less than one.
+    """
+    if provider != "local" and max_tokens is None:
+        return None
+    return cost_nanousd(provider, model, Usage(request_bytes, max_tokens))
+
+
 @lru_cache(maxsize=1024)
 def _listing(provider: str, model: str, minute: int) -> Listing | None:
     """The model's prices in this minute; None for a model without a price for prompt and completion."""

@@ -64,7 +64,7 @@ class Head:
     """A request but its body: the same for every call of a client. `url` and `headers` are real and secret.
 
     `evidence` is canonical JSON of method, url and headers with each credential replaced by its fingerprint. Beside
-    these, a call carries host, content-length and its own idempotency-key.
+    these, a call carries host, content-length, its own id as x-client-request-id, and an idempotency-key.
     """
 
     method: str
@@ -115,25 +115,27 @@ class Wire:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def send(self, body: bytes, idempotency_key: str) -> Exchange:
+    async def send(self, body: bytes, call_id: str, idempotency_key: str) -> Exchange:
         """One POST of exactly these bytes, and what came of it; whatever network or provider do is in the Exchange.
 
+        `call_id` names this call to the provider, `idempotency_key` what it must not do twice.
         Of a reply of more than 16 MiB the first 64 KiB are kept. Only cancelling and a wire that is not open raise.
         """
         started = time.monotonic_ns()
         arrived = _Arrived()
         try:
-            await self._receive(body, idempotency_key, arrived)
+            own = {"x-client-request-id": call_id, "idempotency-key": idempotency_key}
+            await self._receive(body, own, arrived)
         except (aiohttp.ClientError, OSError) as failure:
             arrived.fail(*_failure(failure, self._settings.timeout_seconds))
         return self._exchange(arrived, (time.monotonic_ns() - started) // 1000)
 
-    async def _receive(self, body: bytes, idempotency_key: str, arrived: _Arrived) -> None:
+    async def _receive(self, body: bytes, own_headers: dict[str, str], arrived: _Arrived) -> None:
         async with self._session.request(
             self.head.method,
             self._url,
             data=body,
-            headers={"idempotency-key": idempotency_key},
+            headers=own_headers,
             allow_redirects=False,
             proxy=self._proxy,
         ) as response:

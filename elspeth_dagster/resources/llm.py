@@ -30,6 +30,13 @@ class LLMResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     headers: dict[str, str] = Field(default={}, description="Further headers of every request.")
     timeout_seconds: float = Field(default=120, gt=0, description="How long one request may take.")
     max_concurrency: int = Field(default=8, ge=1, le=1000, description="How many requests of a step are in flight.")
+    grace_seconds: float = Field(
+        default=30,
+        ge=0,
+        le=600,
+        description="How long a step that is told to stop waits for the requests that are in flight. It sends no new "
+        "ones; what has not come by then counts as unknown.",
+    )
     fingerprint_key: str | None = Field(
         default=None,
         description="Key of the HMAC that stands for a credential on record.",
@@ -42,6 +49,6 @@ class LLMResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         from elspeth_dagster.llm.providers import ProviderSettings
         from elspeth_dagster.llm.wire import Wire
 
-        settings = ProviderSettings(**self.model_dump(exclude={"max_concurrency", "fingerprint_key"}))
+        settings = ProviderSettings(**self.model_dump(exclude={"max_concurrency", "grace_seconds", "fingerprint_key"}))
         key = {} if self.fingerprint_key is None else {"fingerprint_key": self.fingerprint_key.encode()}
         return Wire(settings, model, max_concurrency=self.max_concurrency, **key)

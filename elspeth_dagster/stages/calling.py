@@ -37,6 +37,7 @@ class ErrorClass(StrEnum):
     NOT_FOUND = "not_found"
     BAD_REQUEST = "bad_request"
     OVERSIZED = "oversized"
+    NOT_SENT = "not_sent"  # the step was stopped between recording and sending
 
 
 TRANSIENT = frozenset(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from elspeth_dagster.core.assessment import Assessment
-from elspeth_dagster.core.canonical import Json, ordered_json
+from elspeth_dagster.core.canonical import Json, ordered_json, sha256
 from elspeth_dagster.core.spec import AnswerField, AssessmentSpec, LLMSpec
 
 Message = dict[str, str]
@@ -82,17 +82,43 @@ def result_fields(asked: tuple[Question, ...]) -> dict[str, AnswerField]:
     return {question.column(name): field for question in asked for name, field in question.fields.items()}
 
 
-def request_body(spec: AssessmentSpec, question: Question, messages: list[Message], *, bounded_schema: bool) -> bytes:
-    """The bytes that are sent for a question (https://platform.openai.com/docs/api-reference/chat/create).
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is sent: the bytes, the hash of the question that they put, and the most completion tokens that can come.
+
+    `question_hash` leaves out the types and bounds that the answer is held to here: whoever changes those asks the same
+    question, and can take the reply to it from the record.
+    """
+
+    body: bytes
+    question_hash: str
+    max_tokens: int | None
+
+    @property
+    def ref(self) -> str:
+        """The hash of the bytes."""
+        return sha256(self.body)
+
+
+def request(spec: AssessmentSpec, question: Question, messages: list[Message], *, bounded_schema: bool) -> Request:
+    """What is sent for a question (https://platform.openai.com/docs/api-reference/chat/create).
 
     The same question about the same text has the same bytes in any run: nothing in them names a run or a row.
     """
     body: dict[str, Json] = {"model": spec.llm.model_name, "messages": messages, **_sampling(spec.llm)}
+    form: Json = None
     if spec.structured_output == "json_object":
-        body["response_format"] = {"type": "json_object"}
+        form = body["response_format"] = {"type": "json_object"}
     elif spec.structured_output == "json_schema":
         body["response_format"] = _json_schema_format(question, bounded=bounded_schema)
-    return ordered_json(body)
+        form = {name: field.description for name, field in question.fields.items()}
+    put = ordered_json({**body, "response_format": form})
+    return Request(ordered_json(body), sha256(put), _most_tokens(body))
+
+
+def _most_tokens(body: Mapping[str, Json]) -> int | None:
+    limits = [body.get("max_tokens"), body.get("max_completion_tokens")]
+    return min((limit for limit in limits if isinstance(limit, int)), default=None)
 
 
 def _sampling(llm: LLMSpec) -> dict[str, Json]:

@@ -12,7 +12,7 @@ from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.stages.batching import aggregate, rows_per_step, shards
 from elspeth_dagster.stages.merging import merge
 from elspeth_dagster.stages.prompting import messages
-from elspeth_dagster.stages.querying import questions, request_body, result_fields
+from elspeth_dagster.stages.querying import questions, request, result_fields
 from elspeth_dagster.stages.reading import read_records
 from elspeth_dagster_tests.components.test_schema import SCHEMA, keys
 from elspeth_dagster_tests.project import ATTRIBUTES, Project
@@ -36,7 +36,7 @@ Change = dict[str, Any]
 def requests(asked: Assessment) -> object:
     """The requests that are sent about a row."""
     return [
-        request_body(asked.spec, question, messages(question, ROWS[0], asked.lookup), bounded_schema=True)
+        request(asked.spec, question, messages(question, ROWS[0], asked.lookup), bounded_schema=True).body
         for question in questions(asked)
     ]
 
@@ -113,8 +113,8 @@ DEFINITIONS: dict[str, Change] = {
     "partitions.dynamic": {"partitions": {"dynamic": "tenders"}},
     "schedule": {"schedule": "0 7 * * *"},
 }
-IN_RUNS = {"source.path", "errors.repair", "errors.retry_seconds"}
-"""What only a run can show: walk/test_sources.py, walk/test_replies.py."""
+IN_RUNS = {"source.path", "errors.repair", "errors.retry_seconds", "errors.on_unknown"}
+"""What only a run can show: walk/test_sources.py, walk/test_replies.py, walk/test_reuse.py."""
 
 
 def leaves() -> set[str]:

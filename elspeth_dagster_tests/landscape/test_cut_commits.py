@@ -204,6 +204,18 @@ def test_a_state_whose_commit_is_cut_is_opened_once(
 
 
 @pytest.mark.parametrize("moment", Moment)
+def test_a_state_whose_interruption_is_cut_ends_once(
+    landscape: Landscape, proxy: CuttingProxy, postgresql_url: str, moment: Moment
+) -> None:
+    state = states.open_state(landscape, EXECUTION, "r1-row")
+    proxy.cut(moment)
+    states.interrupt(landscape, [state], "told to stop")
+    assert proxy.cuts == 1
+    ends = all_of(NodeStateEnd, facts_of(postgresql_url, NodeStateEnd))
+    assert [end.error for end in ends if end.state_id == state.state_id] == ["told to stop"]
+
+
+@pytest.mark.parametrize("moment", Moment)
 def test_a_run_whose_beginning_is_cut_is_begun_once(
     landscape: Landscape, proxy: CuttingProxy, postgresql_url: str, moment: Moment
 ) -> None:

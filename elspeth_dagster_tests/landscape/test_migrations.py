@@ -54,8 +54,9 @@ def catalogue(connection: sa.Connection) -> set[tuple[object, ...]]:
 
 
 def clauses(sql: str) -> list[str]:
-    """What a CREATE statement consists of; the order of constraints says nothing."""
-    return sorted(re.sub(r"\s+", " ", clause).strip() for clause in re.split(r",\s*\n|\(\s*\n|\n\)", sql))
+    """What a CREATE statement consists of; the order of constraints says nothing, nor whether a column was added."""
+    flat = re.sub(r", (?=[a-z_]+ (?:TEXT|INTEGER|BLOB))|(?<!,) (?=CONSTRAINT ck_)", ",\n", sql)
+    return sorted(re.sub(r"\s+", " ", clause).strip(" ,") for clause in re.split(r",\s*\n|\(\s*\n|\n\)", flat))
 
 
 def guards_in(database: Database) -> set[tuple[str, str]]:
@@ -76,6 +77,7 @@ def guards_needed(dialect: str) -> set[tuple[str, str]]:
         kinds = ["no_change", "no_truncate"] if dialect == "postgresql" else ["no_update", "no_delete"]
         kinds += [f"no_replace_{number}" for number in range(keys + 1)] if dialect == "sqlite" else []
         kinds += ["no_more"] if "run_id" in table.columns and table.name not in ("runs", "run_ends") else []
+        kinds += ["no_late"] if "state_id" in table.columns and not table.name.startswith("node_state") else []
         needed |= {(table.name, f"{table.name}_{kind}") for kind in kinds}
     return needed
 
@@ -154,7 +156,7 @@ def test_a_newer_schema_is_refused_whatever_is_allowed(database_url: str) -> Non
 
 NEXT_VERSION = """
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+revision, down_revision, branch_labels, depends_on = "0003", "0002", None, None
 def upgrade() -> None:
     op.create_index("ix_later", "runs", ["host"])
 """
@@ -164,9 +166,9 @@ def make_package_newer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on this package has one schema version more."""
     (folder / "versions").mkdir(parents=True)
     ours = Path(migrations.__file__).parent
-    for name in ("env.py", "script.py.mako", "versions/0001_landscape.py"):
+    for name in ("env.py", "script.py.mako", "versions/0001_landscape.py", "versions/0002_reuse.py"):
         (folder / name).write_text((ours / name).read_text())
-    (folder / "versions" / "0002_later.py").write_text(NEXT_VERSION)
+    (folder / "versions" / "0003_later.py").write_text(NEXT_VERSION)
     monkeypatch.setattr(migrations, "__file__", str(folder / "__init__.py"))
 
 
@@ -176,10 +178,10 @@ def test_an_older_schema_is_refused_until_it_is_upgraded_and_keeps_its_facts_and
     with closing(Database.open(database_url)) as database, database.write() as connection:
         insert(connection, a_run("r1")[:2])
     make_package_newer(tmp_path / "package", monkeypatch)
-    with pytest.raises(SchemaVersionError, match="has schema 0001, this package needs 0002: run `elspeth-dagster upgr"):
+    with pytest.raises(SchemaVersionError, match="has schema 0002, this package needs 0003: run `elspeth-dagster upgr"):
         Database.open(database_url)
     with closing(Database.open(database_url, upgrade=True)) as database, database.read() as connection:
-        assert migrations.version_of(connection) == "0002"
+        assert migrations.version_of(connection) == "0003"
         assert count(connection, schema.runs) == 1
         assert "ix_later" in {index["name"] for index in sa.inspect(connection).get_indexes("runs")}
         assert guards_in(database) == guards_needed(dialect)
@@ -190,7 +192,7 @@ def test_an_upgrade_that_fails_leaves_the_database_as_it_was(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_package_newer(tmp_path / "package", monkeypatch)
-    version = tmp_path / "package" / "versions" / "0002_later.py"
+    version = tmp_path / "package" / "versions" / "0003_later.py"
     version.write_text(f'{NEXT_VERSION}    op.execute("CREATE TABLE runs (x integer)")\n')
     with pytest.raises(LandscapeError, match="already exists"):
         Database.open(database_url, upgrade=True)

@@ -114,7 +114,7 @@ def test_the_sample_itself_is_taken(refusals: Refusals) -> None:
 
 
 def test_an_unknown_word_is_refused_by_the_database(refusals: Refusals) -> None:
-    assert len(WORDS) == 10
+    assert len(WORDS) == 11
     for column in WORDS:
         for unknown in ("", "COMPLETED", "completed ", "quarantined"):
             said = refusals.of(sample_of(column), **{column.name: unknown}, **IN_KEEPING.get(str(column), {}))
@@ -141,6 +141,7 @@ IMPOSSIBLE: list[tuple[type[Fact], dict[str, object], str]] = [
     (NodeState, {"attempt": 0}, "attempt_from_one"),
     (Call, {"query_attempt": 0}, "counted_from_one"),
     (Call, {"call_index": -1}, "counted_from_one"),
+    (Call, {"question_hash": b"short"}, "question_hash_is_sha256"),
     (Reply, {"error_class": "timeout"}, "error_has_class"),
     (Reply, {"outcome": ReplyOutcome.ERROR}, "error_has_class"),
     (Reply, {"outcome": ReplyOutcome.UNKNOWN}, "error_has_class"),

@@ -44,7 +44,7 @@ def ask(settings: ProviderSettings, *bodies: bytes, **options: Any) -> list[Exch
 
     async def send_all() -> list[Exchange]:
         async with Wire(settings, "m", **options) as wire:
-            return await asyncio.gather(*(wire.send(body, f"key-{n}") for n, body in enumerate(bodies)))
+            return await asyncio.gather(*(wire.send(body, f"call-{n}", f"key-{n}") for n, body in enumerate(bodies)))
 
     return asyncio.run(send_all())
 
@@ -108,6 +108,7 @@ def test_the_server_gets_the_head_that_is_on_record_and_nothing_else(server: Fau
     own = {
         "host": f"127.0.0.1:{server.port}",
         "content-length": str(len(question())),
+        "x-client-request-id": "call-0",
         "idempotency-key": "key-0",
     }
     assert request["headers"] == wire.head.headers | own
@@ -188,8 +189,8 @@ def test_cookies_are_not_sent_back(server: FaultServer) -> None:
 
     async def send_twice() -> None:
         async with Wire(named, "m") as wire:
-            await wire.send(question(), "1")
-            await wire.send(question(), "2")
+            await wire.send(question(), "1", "1")
+            await wire.send(question(), "2", "2")
 
     asyncio.run(send_twice())
     assert [request["headers"].get("cookie") for request in server.stats()["requests"]] == [None, None]
@@ -368,7 +369,7 @@ def test_a_server_without_a_valid_certificate_is_unreachable(tmp_path: Path) -> 
         async with server:
             base_url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
             async with Wire(ProviderSettings("openai", KEY, base_url, timeout_seconds=5), "m") as wire:
-                return await wire.send(question(), "k")
+                return await wire.send(question(), "k", "k")
 
     exchange = asyncio.run(send())
     assert exchange.error is ErrorClass.UNREACHABLE
@@ -401,7 +402,7 @@ def test_nothing_is_tried_again_behind_the_caller_s_back(server: FaultServer, ac
     async def send_over_kept_connections() -> None:
         async with Wire(openai(server), "m") as wire:
             for _ in range(5):
-                await wire.send(question(), "again")
+                await wire.send(question(), "again", "again")
 
     asyncio.run(send_over_kept_connections())
     assert server.stats()["received"] == 5
@@ -412,7 +413,7 @@ def test_a_connection_that_broke_does_not_spoil_the_next_call(server: FaultServe
 
     async def send_until_answered() -> list[int | None]:
         async with Wire(openai(server), "m", max_concurrency=1) as wire:
-            return [(await wire.send(question(), "k")).status for _ in range(4)]
+            return [(await wire.send(question(), "k", "k")).status for _ in range(4)]
 
     assert asyncio.run(send_until_answered()) == [None, None, None, 200]
 
@@ -430,7 +431,7 @@ async def _exchange_with(handler: Handler, query: str = "") -> Exchange:
     async with server:
         base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1{query}"
         async with Wire(ProviderSettings("openai", KEY, base_url, timeout_seconds=5), "m") as wire:
-            return await wire.send(question(), "k")
+            return await wire.send(question(), "k", "k")
 
 
 HTTP_LIKE = st.lists(
@@ -496,7 +497,7 @@ def test_a_cancelled_call_is_cancelled(server: FaultServer) -> None:
 
     async def send_and_cancel() -> None:
         async with Wire(openai(server), "m") as wire:
-            call = asyncio.create_task(wire.send(question(), "k"))
+            call = asyncio.create_task(wire.send(question(), "k", "k"))
             await asyncio.sleep(0.2)
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -508,7 +509,7 @@ def test_a_cancelled_call_is_cancelled(server: FaultServer) -> None:
 def test_sending_over_a_closed_wire_is_a_mistake_and_raises(server: FaultServer) -> None:
     wire = opened(openai(server))
     with pytest.raises(RuntimeError, match="closed"):
-        asyncio.run(wire.send(question(), "k"))
+        asyncio.run(wire.send(question(), "k", "k"))
 
 
 # What never gets out

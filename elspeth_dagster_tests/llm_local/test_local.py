@@ -24,7 +24,7 @@ from elspeth_dagster.core.errors import ProviderError
 from elspeth_dagster.llm.local import LocalModel, check_port
 from elspeth_dagster.stages.answering import accepted_values, read_completion
 from elspeth_dagster.stages.prompting import messages
-from elspeth_dagster.stages.querying import questions, request_body
+from elspeth_dagster.stages.querying import questions, request
 from elspeth_dagster.stages.reading import Record
 from elspeth_dagster_tests.llm_local.sample import WEIGHTS_CACHE, sample_assessment, sample_records
 
@@ -55,7 +55,7 @@ def body_of(row: int, question: int) -> bytes:
     record = sample_records("2026-01-05")[row]
     assert isinstance(record, Record)
     asked = messages(QUESTIONS[question], record.values, ASSESSMENT.lookup)
-    return request_body(ASSESSMENT.spec, QUESTIONS[question], asked, bounded_schema=True)
+    return request(ASSESSMENT.spec, QUESTIONS[question], asked, bounded_schema=True).body
 
 
 def post(model: LocalModel, body: bytes) -> bytes:

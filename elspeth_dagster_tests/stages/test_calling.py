@@ -66,7 +66,7 @@ def test_no_error_is_neither_transient_nor_fatal() -> None:
 
 def test_every_error_class_is_transient_or_fatal_or_the_questions_own() -> None:
     own = {error for error in ErrorClass if not is_transient(error) and not is_fatal(error)}
-    assert own == {ErrorClass.BAD_REQUEST, ErrorClass.OVERSIZED}
+    assert own == {ErrorClass.BAD_REQUEST, ErrorClass.OVERSIZED, ErrorClass.NOT_SENT}
 
 
 @given(st.integers(min_value=-5, max_value=10**9), JITTER)

@@ -19,7 +19,7 @@ from elspeth_dagster.stages.querying import (
     answer_schema,
     bounds_in_words,
     questions,
-    request_body,
+    request,
     result_fields,
 )
 from elspeth_dagster_tests.stages.declared import FILES, QUERY, assessment, spec
@@ -32,7 +32,7 @@ def body(changes: dict[str, Any] | None = None, *, bounded: bool = False, messag
     declared = spec(changes or {})
     question = questions(assessment())[0]
     question = replace(question, fields=declared.answer)
-    return json.loads(request_body(declared, question, messages, bounded_schema=bounded))
+    return json.loads(request(declared, question, messages, bounded_schema=bounded).body)
 
 
 def test_every_case_study_is_asked_every_criterion_and_then_come_the_queries() -> None:
@@ -92,7 +92,7 @@ def test_the_same_question_about_the_same_text_has_the_same_bytes(text: str, see
     declared = spec({"llm.seed": seed})
     messages = [{"role": "user", "content": text}]
     one, other = (
-        request_body(declared, questions(assessment())[0], list(messages), bounded_schema=False) for _ in range(2)
+        request(declared, questions(assessment())[0], list(messages), bounded_schema=False).body for _ in range(2)
     )
     assert one == other
     assert json.loads(one)["messages"] == messages

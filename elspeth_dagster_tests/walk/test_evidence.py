@@ -68,7 +68,7 @@ def test_what_is_on_record_is_what_went_over_the_wire(project: Project, server: 
     recorded = project.facts(
         "SELECT c.call_id, c.request_ref, p.body_ref FROM calls c JOIN replies p ON p.call_id = c.call_id"
     )
-    received = {request["idempotency_key"]: request["sha256"] for request in server.stats()["requests"]}
+    received = {request["headers"]["x-client-request-id"]: request["sha256"] for request in server.stats()["requests"]}
     assert received == {call["call_id"]: "sha256:" + bytes(call["request_ref"]).hex() for call in recorded}
     for payload in project.facts("SELECT * FROM payloads"):
         assert sha256(text_of(payload["body"], payload["encoding"])) == "sha256:" + bytes(payload["ref"]).hex()

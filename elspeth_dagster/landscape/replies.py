@@ -1,0 +1,108 @@
+"""Replies on record to a question, found by the question's hash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from elspeth_dagster.landscape.records import Run
+from elspeth_dagster.landscape.schema import answers, calls, replies, rows, run_ends, runs, tokens
+from elspeth_dagster.landscape.words import ReplyOutcome, RunStatus
+
+NEWEST = 5
+
+
+class RecordedCall(NamedTuple):
+    """A call and its reply; no outcome where none is on record. `is_settled`: its run completed."""
+
+    call_id: str
+    run_id: str
+    state_id: str
+    request_ref: str
+    idempotency_key: str | None
+    sent_at: datetime
+    outcome: ReplyOutcome | None
+    error_class: str | None
+    detail: str | None
+    http_status: int | None
+    body_ref: str | None
+    is_settled: bool
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether it was sent, for all we know, and may have been paid without a reply on record."""
+        return self.outcome in (None, ReplyOutcome.UNKNOWN)
+
+
+def in_lineage(
+    connection: sa.Connection, root_run_id: str, row_key: str, query_key: str, question_hash: str
+) -> list[RecordedCall]:
+    """The calls that put this question about this row, by any run of a lineage, in the order in which they were sent.
+
+    A row is the same row when its key is.
+    """
+    put = _calls().where(
+        calls.c.question_hash == question_hash,
+        calls.c.query_key == query_key,
+        rows.c.row_key == row_key,
+        runs.c.root_run_id == root_run_id,
+    )
+    return _recorded(connection.execute(put.order_by(calls.c.sent_at)))
+
+
+def anywhere(
+    connection: sa.Connection, provider: str, row_key: str, query_key: str, question_hash: str, *, but: str
+) -> list[RecordedCall]:
+    """Calls of other runs than `but` that put this question to the provider, about whatever row, and were answered.
+
+    Those about a row of the same key come first, the newest of them first.
+    """
+    same = sa.case(((rows.c.row_key == row_key) & (calls.c.query_key == query_key), 0), else_=1)
+    put = _calls().where(
+        calls.c.question_hash == question_hash,
+        calls.c.provider == provider,
+        calls.c.run_id != but,
+        replies.c.outcome == ReplyOutcome.SUCCESS,
+    )
+    return _recorded(connection.execute(put.order_by(same, calls.c.sent_at.desc()).limit(NEWEST)))
+
+
+def of_answer(
+    connection: sa.Connection, run_id: str, row_key: str, query_key: str, question_hash: str
+) -> list[RecordedCall]:
+    """The call that a run's answer to this question comes from, whoever made it, if it put the question so."""
+    of_run = (
+        sa.select(answers.c.call_id)
+        .join(tokens, tokens.c.token_id == answers.c.token_id)
+        .join(rows, rows.c.row_id == tokens.c.row_id)
+        .where(rows.c.run_id == run_id, rows.c.row_key == row_key, answers.c.query_key == query_key)
+    )
+    put = _calls().where(calls.c.call_id.in_(of_run), calls.c.question_hash == question_hash)
+    return _recorded(connection.execute(put.order_by(calls.c.sent_at)))
+
+
+def provider_of(connection: sa.Connection, run: Run) -> str | None:
+    """Which provider the lineage of a run asked; None if it asked nothing."""
+    asked = sa.select(calls.c.provider).join(runs, runs.c.run_id == calls.c.run_id)
+    return connection.scalar(asked.where(runs.c.root_run_id == run.root_run_id).limit(1))
+
+
+def _calls() -> sa.Select[Any]:
+    call = [calls.c[name] for name in ("call_id", "run_id", "state_id", "request_ref", "idempotency_key", "sent_at")]
+    reply = [replies.c[name] for name in ("outcome", "error_class", "detail", "http_status", "body_ref")]
+    completed = sa.func.coalesce(run_ends.c.status == RunStatus.COMPLETED, sa.false())
+    return (
+        sa.select(*call, *reply, completed)
+        .join(runs, runs.c.run_id == calls.c.run_id)
+        .join(tokens, tokens.c.token_id == calls.c.token_id)
+        .join(rows, rows.c.row_id == tokens.c.row_id)
+        .outerjoin(replies, replies.c.call_id == calls.c.call_id)
+        .outerjoin(run_ends, run_ends.c.run_id == calls.c.run_id)
+    )
+
+
+def _recorded(found: Iterable[Any]) -> list[RecordedCall]:
+    return [RecordedCall._make([*row[:-1], bool(row[-1])]) for row in found]

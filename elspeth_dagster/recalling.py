@@ -1,0 +1,181 @@
+"""What the record knows already: replies that were paid for by an earlier attempt or run.
+
+Lineage    A request that was answered for the same row and question, in this run or an earlier one of its lineage, is
+           not sent again: its reply is read anew, by the present rules. Where the answer was refused and that run
+           completed, asking anew is what a new run is for.
+Landscape  Any recorded reply to the same question, whoever asked it about which row, is as good.
+Replay     Nothing is sent: every reply is the one that a run got, errors too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import sqlalchemy as sa
+
+from elspeth_dagster.calling import Inquiry
+from elspeth_dagster.core.canonical import sha256
+from elspeth_dagster.core.errors import ErasedError, ProviderError
+from elspeth_dagster.core.spec import OnUnknown
+from elspeth_dagster.landscape import payloads, replies, runs
+from elspeth_dagster.landscape.ledger import Landscape
+from elspeth_dagster.landscape.records import Run
+from elspeth_dagster.landscape.replies import RecordedCall
+from elspeth_dagster.landscape.words import ReplyOutcome
+from elspeth_dagster.stages.answering import Completion, Refusal, Refused, accepted_values, read_completion
+from elspeth_dagster.stages.calling import ErrorClass, is_fatal
+from elspeth_dagster.stages.querying import Request
+
+
+class Memory(Protocol):
+    """Where a conversation looks before it asks."""
+
+    async def recall(self, inquiry: Inquiry, request: Request) -> Completion | None:
+        """The recorded reply to a request, of which `inquiry.last_call` then tells the call; None: it must be asked.
+
+        Raises Refused where there will be no reply.
+        """
+
+
+class Lineage:
+    """Replies to the same requests in a run's lineage; with `anywhere`, to the same questions in the landscape."""
+
+    def __init__(self, landscape: Landscape, run: Run, provider: str, on_unknown: OnUnknown, *, anywhere: bool) -> None:
+        self._landscape = landscape
+        self._run = run
+        self._provider = provider
+        self._on_unknown = on_unknown
+        self._anywhere = anywhere
+        with landscape.read() as connection:
+            self._is_first = not runs.has_others_of_lineage(connection, run)
+
+    async def recall(self, inquiry: Inquiry, request: Request) -> Completion | None:
+        """The reply to this request, or, with `anywhere`, to this question.
+
+        Where the last call for it has no reply, it may have been paid: that is refused, or asked again under the same
+        idempotency key.
+        """
+        if self._is_first and not self._anywhere and inquiry.work.state.attempt == 1:
+            return None
+        found, lost = await asyncio.to_thread(self._look_up, inquiry, request)
+        if found is None:
+            if lost is not None:
+                self._go_on_from(lost, inquiry)
+            return None
+        call, completion = found
+        inquiry.last_call = call.call_id
+        return completion
+
+    def _look_up(
+        self, inquiry: Inquiry, request: Request
+    ) -> tuple[tuple[RecordedCall, Completion] | None, RecordedCall | None]:
+        """The newest usable reply, and the last call that no response has come to."""
+        key = inquiry.member.row_key, inquiry.question.key, request.question_hash
+        with self._landscape.read() as connection:
+            known = replies.in_lineage(connection, self._run.root_run_id, *key)
+            same = [call for call in known if call.request_ref == request.ref]
+            found = _newest(connection, same, lambda call, completion: self._is_usable(call, completion, inquiry))
+            if found is None and self._anywhere:
+                others = replies.anywhere(connection, self._provider, *key, but=self._run.run_id)
+                found = _newest(connection, reversed(others), lambda call, completion: True)
+        lost = same[-1] if same and same[-1].http_status is None else None
+        return found, lost
+
+    def _is_usable(self, call: RecordedCall, completion: Completion, inquiry: Inquiry) -> bool:
+        if self._anywhere or not call.is_settled:
+            return True
+        try:
+            accepted_values(completion, inquiry.question.fields)
+        except Refused:
+            return False
+        return True
+
+    def _go_on_from(self, lost: RecordedCall, inquiry: Inquiry) -> None:
+        if lost.is_unknown and self._on_unknown == "fail":
+            raise _uncertain(lost)
+        if lost.error_class != ErrorClass.NOT_SENT:
+            inquiry.open_key = lost.idempotency_key
+
+
+class Replay:
+    """The replies that one run got, from its own calls and from those it used."""
+
+    def __init__(self, landscape: Landscape, replayed: Run, on_unknown: OnUnknown) -> None:
+        self._landscape = landscape
+        self._replayed = replayed
+        self._on_unknown = on_unknown
+        with landscape.read() as connection:
+            self.provider = replies.provider_of(connection, replayed) or ""
+            self._before = runs.of_lineage_until(connection, replayed)
+
+    async def recall(self, inquiry: Inquiry, request: Request) -> Completion:
+        """The reply that the run got. An error is refused as it was then; so is what is not on record, or erased.
+
+        Raises ProviderError for an error that stopped the step.
+        """
+        call, body = await asyncio.to_thread(self._look_up, inquiry, request)
+        inquiry.last_call = call.call_id
+        if call.outcome is ReplyOutcome.SUCCESS:
+            return read_completion(body)
+        error = ErrorClass(call.error_class or "")
+        if is_fatal(error):
+            raise ProviderError(f"run {self._replayed.run_id} was stopped by call {call.call_id}: {call.detail}")
+        raise Refused(error, call.detail or "")
+
+    def _look_up(self, inquiry: Inquiry, request: Request) -> tuple[RecordedCall, bytes]:
+        with self._landscape.read() as connection:
+            call = self._call(connection, inquiry, request)
+            try:
+                return call, payloads.read(connection, call.body_ref or sha256(b""))
+            except ErasedError as error:
+                raise Refused(Refusal.ERASED, f"The reply of call {call.call_id} can't be replayed: {error}") from error
+
+    def _call(self, connection: sa.Connection, inquiry: Inquiry, request: Request) -> RecordedCall:
+        """The call whose reply the run used: its own last one, else one of its lineage, else the answer's."""
+        key = inquiry.member.row_key, inquiry.question.key, request.question_hash
+        known = replies.in_lineage(connection, self._replayed.root_run_id, *key)
+        same = [call for call in known if call.request_ref == request.ref and call.run_id in self._before]
+        own = [call for call in same if call.run_id == self._replayed.run_id and _has_come(call)]
+        if own:
+            return own[-1]
+        found = _newest(connection, same, lambda call, completion: True)
+        if found is not None:
+            return found[0]
+        if used := replies.of_answer(connection, self._replayed.run_id, *key):
+            return used[-1]
+        if same and same[-1].is_unknown and self._on_unknown == "fail":
+            raise _uncertain(same[-1])
+        raise Refused(
+            Refusal.NOT_ON_RECORD,
+            f"Run {self._replayed.run_id} has no reply to {inquiry.question.key} of row {inquiry.member.row_key} "
+            "as it would be asked now: its prompt, its model or the row is another one, or it was never asked.",
+        )
+
+
+def _has_come(call: RecordedCall) -> bool:
+    return not call.is_unknown and call.error_class != ErrorClass.NOT_SENT
+
+
+def _newest(
+    connection: sa.Connection, known: Iterable[RecordedCall], is_usable: Callable[[RecordedCall, Completion], bool]
+) -> tuple[RecordedCall, Completion] | None:
+    """The newest reply that is usable, and not erased."""
+    answered = [call for call in known if call.outcome is ReplyOutcome.SUCCESS]
+    for call in reversed(answered):
+        try:
+            completion = read_completion(payloads.read(connection, call.body_ref or sha256(b"")))
+        except ErasedError:
+            continue
+        if is_usable(call, completion):
+            return call, completion
+    return None
+
+
+def _uncertain(call: RecordedCall) -> Refused:
+    return Refused(
+        Refusal.UNKNOWN_CALL,
+        f"Call {call.call_id} was sent and no reply is on record: it may have been paid. "
+        "`on_unknown: fail` does not ask again.",
+    )
