@@ -34,6 +34,7 @@ Behaviour (`POST /config`; what is left out is as it was at the start):
     message          what an error says
     headers          {name: value} of every reply
     content          the content of an answer without schema: an object or text
+    reports          {field: value} of every completion: another model, another system_fingerprint
     expected_key     the key that gets in; echo_key: whether a 401 repeats the key it got
     huge_bytes       the length of the content of `huge`
     seed             another seed, other lots
@@ -72,6 +73,7 @@ DEFAULTS: dict[str, Any] = {
     "message": None,
     "headers": {},
     "content": None,
+    "reports": {},
     "expected_key": None,
     "echo_key": False,
     "huge_bytes": 17 * 1024 * 1024,
@@ -431,7 +433,7 @@ class Provider:
             content = "x" * self.behaviour["huge_bytes"]
         if act == "echo_key":
             content = f"You came with {request.key}."
-        body = completion(request, asked, content)
+        body = completion(request, asked, content) | self.behaviour["reports"]
         if act in OFF:
             OFF[act](body)
         return Reply(200, json.dumps(body).encode())

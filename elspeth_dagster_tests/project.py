@@ -135,9 +135,11 @@ class Project:
             os.environ.clear()
             os.environ.update(before)
 
-    def run(self, job: str = "trial_job", partition: str | None = None, **launch: str) -> dg.ExecuteInProcessResult:
+    def run(self, job: str = "trial_job", partition: str | None = None, **launch: Any) -> dg.ExecuteInProcessResult:
         """A run in this process, recorded in the project's instance; `launch` are the choices for its assessment."""
         config = {"ops": {"trial": {"config": launch}}} if launch else {}
+        if job.endswith("_verify_job"):
+            config = {"ops": {"trial_verification": {"ops": {"verify_answers": {"config": launch}}}}}
         with self.in_env(), dg.DagsterInstance.get() as instance:
             resolved = load_definitions(self.folder).resolve_job_def(job)
             return resolved.execute_in_process(

@@ -36,6 +36,9 @@ from elspeth_dagster.landscape.schema import (
 )
 from elspeth_dagster.landscape.words import Mode, Outcome, ReplyOutcome, RunStatus, StateStatus
 
+LAST_OPS = ("collect_results", "verify_answers")
+"""The ops that a walk ends with."""
+
 
 def begin(
     landscape: Landscape,
@@ -124,17 +127,11 @@ def of_lineage_until(connection: sa.Connection, run: Run) -> set[str]:
     return set(connection.scalars(sa.select(runs.c.run_id).where(until)))
 
 
-def last_completed(connection: sa.Connection, assessment: str, partition_keys: str) -> Run | None:
-    """The last run that asked the questions of a slice and completed."""
-    completed = (
-        sa.select(*runs.c)
-        .join(run_ends, run_ends.c.run_id == runs.c.run_id)
-        .where(runs.c.partition_keys == partition_keys, runs.c.mode == Mode.ASK)
-        .where(run_ends.c.status == RunStatus.COMPLETED)
-        .order_by(runs.c.started_at.desc())
-    )
-    found = (Run(*row) for row in connection.execute(completed))
-    return next((run for run in found if assessment in json.loads(run.assessments)), None)
+def last_collected(connection: sa.Connection, assessment: str, partition_keys: str) -> Run | None:
+    """The last run that asked the questions of a slice and collected its results."""
+    asked = runs.select().where(runs.c.partition_keys == partition_keys, runs.c.mode == Mode.ASK)
+    found = (Run(*row) for row in connection.execute(asked.order_by(runs.c.started_at.desc())))
+    return next((run for run in found if assessment in _collected(connection, run.run_id)), None)
 
 
 def get(connection: sa.Connection, run_id: str) -> Run:
@@ -177,7 +174,7 @@ def _collected(connection: sa.Connection, run_id: str) -> set[str]:
         sa.select(nodes.c.assessment)
         .join(node_states, (node_states.c.run_id == nodes.c.run_id) & (node_states.c.node_id == nodes.c.node_id))
         .join(node_state_ends, node_state_ends.c.state_id == node_states.c.state_id)
-        .where(nodes.c.run_id == run_id, nodes.c.op_name == "collect_results")
+        .where(nodes.c.run_id == run_id, nodes.c.op_name.in_(LAST_OPS))
         .where(node_state_ends.c.status == StateStatus.COMPLETED)
     )
     return set(connection.scalars(completed))
