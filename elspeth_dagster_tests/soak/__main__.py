@@ -32,12 +32,10 @@ def main() -> int:
     with Soak.on(asked.database, asked.seed, say) as soak:
         killed = soak.run(kills, asked.broken)
         undisturbed = soak.run_undisturbed(Form(asked.rows, 1000, 50, 1000), asked.broken)
-    broken = f", {asked.broken}" if asked.broken else ""
-    print(f"\n{asked.database}, seed {asked.seed}{broken}: killed and launched again\n{figures(killed)}")
+    which = f"{asked.database}, seed {asked.seed}{f', {asked.broken}' if asked.broken else ''}"
+    print(f"\n{which}: killed and launched again\n{figures(killed)}")
     print(f"  by whom {by_whom(killed.kills)}\n  by point {by_point(killed.kills)}")
-    print(
-        f"\n{asked.database}, seed {asked.seed}{broken}: undisturbed, the provider at its worst\n{figures(undisturbed)}"
-    )
+    print(f"\n{which}: undisturbed, the provider at its worst\n{figures(undisturbed)}")
     counts_agree = undisturbed.counts["attempts_on_record"] == undisturbed.counts["requests_received"]
     return 0 if killed.is_fine and undisturbed.is_fine and counts_agree else 1
 

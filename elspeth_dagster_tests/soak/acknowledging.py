@@ -1,6 +1,7 @@
 """What a process was told is durable, noted outside the database at once.
 
-A note is a line `table<TAB>primary key` in one file, appended by one write: it survives a SIGKILL of its writer.
+A note is a line `table<TAB>key` in one file, appended by one write: it survives a SIGKILL of its writer. The key is the
+primary key, and the status or outcome where a fact has one: others may say something else of the same thing later.
 What is noted and not in the database was acknowledged and lost.
 """
 
@@ -12,6 +13,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import sqlalchemy as sa
 
 from elspeth_dagster.landscape.records import TABLES, Fact, Payload
 from elspeth_dagster_tests.soak.failpoints import FOLDER
@@ -37,7 +40,13 @@ def _name(fact: Fact) -> tuple[str, list[Any]]:
     table = TABLES[type(fact)]
     if isinstance(fact, Payload):
         return table.name, []
-    return table.name, [getattr(fact, column.name) for column in table.primary_key]
+    return table.name, [getattr(fact, name) for name in key_columns(table)]
+
+
+def key_columns(table: sa.Table) -> list[str]:
+    """The columns that tell a fact from any other that could stand in its place."""
+    words = [name for name in ("status", "outcome") if name in table.columns]
+    return [*(column.name for column in table.primary_key), *words]
 
 
 @functools.cache

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from elspeth_dagster.landscape.schema import metadata
 from elspeth_dagster_tests.project import Project
-from elspeth_dagster_tests.soak.acknowledging import noted
+from elspeth_dagster_tests.soak.acknowledging import key_columns, noted
 
 RUNS = (
     "SELECT r.run_id, r.root_run_id, e.status FROM runs r LEFT JOIN run_ends e ON e.run_id = r.run_id "
@@ -93,7 +93,7 @@ def gather(
 
 
 def _keys(project: Project, name: str) -> set[tuple[Any, ...]]:
-    columns = ", ".join(column.name for column in metadata.tables[name].primary_key)
+    columns = ", ".join(key_columns(metadata.tables[name]))
     return {tuple(row.values()) for row in project.facts(f"SELECT {columns} FROM {name}")}
 
 

@@ -16,11 +16,8 @@ from typing import Self
 from elspeth_dagster.core.errors import LandscapeError
 from elspeth_dagster_tests.fault_server import FaultServer
 from elspeth_dagster_tests.project import Project
-from elspeth_dagster_tests.soak.checking import (
-    gather,
-    is_done,
-    torn_tables,
-)
+from elspeth_dagster_tests.soak import checking
+from elspeth_dagster_tests.soak.checking import Evidence, gather, is_done, torn_tables
 from elspeth_dagster_tests.soak.databases import Databases, Postgres, databases
 from elspeth_dagster_tests.soak.kills import Kill
 from elspeth_dagster_tests.soak.launching import Launch, Zygote
@@ -29,7 +26,7 @@ from elspeth_dagster_tests.soak.slices import FORMS, MISBEHAVIOUR, WORSE, Form, 
 TIMEOUT_SECONDS, SHORT_TIMEOUT_SECONDS = 60.0, 1.0
 KILLS_PER_SLICE = (1, 4)
 TRIES_PER_KILL = 6
-FRUITLESS_LAUNCHES = 4
+FRUITLESS_LAUNCHES = 3
 ASKING_PIDS = (
     "SELECT s.pid FROM node_states s LEFT JOIN node_state_ends e ON e.state_id = s.state_id "
     "WHERE e.state_id IS NULL AND s.node_id = 'trial.ask_batches' ORDER BY s.started_at DESC"
@@ -87,15 +84,15 @@ class Soak:
         with databases(dialect) as places, Zygote() as zygote, FaultServer() as server:
             yield cls(places, zygote, server, seed, say)
 
-    def run(self, kills: list[Kill], broken: str | None = None) -> Tally:
-        """Make all these kills, a few per slice, with a fault put into the package if one is named."""
+    def run(self, kills: list[Kill], broken: str | None = None, per_slice: tuple[int, int] = KILLS_PER_SLICE) -> Tally:
+        """Make all these kills, so many per slice, with a fault put into the package if one is named."""
         self.tally, self._broken = Tally(), broken
         self._server.configure(seed=self._seed, **MISBEHAVIOUR)
         left = list(kills)
         while left:
             form = FORMS[self.tally.slices % len(FORMS)]
             undisturbed = self._results_of_undisturbed(form)
-            planned = [left.pop(0) for _ in range(min(len(left), self._draw.randint(*KILLS_PER_SLICE)))]
+            planned = [left.pop(0) for _ in range(min(len(left), self._draw.randint(*per_slice)))]
             left += self._soak_slice(form, planned, undisturbed)
         return self.tally
 
