@@ -152,6 +152,35 @@ def retry_in_secret() -> None:
     replace(f"{UNDER}.llm.wire:Wire.send", stubborn)
 
 
+def make_replies_up() -> None:
+    """Half of the calls are not sent: they get the reply of the one before."""
+    came: list[Any] = []
+
+    def lazy(real: Real) -> Real:
+        async def send(self: Any, *args: Any) -> Any:
+            if came and came[-1].error is None:
+                return came.pop()
+            came.append(await real(self, *args))
+            return came[-1]
+
+        return send
+
+    replace(f"{UNDER}.llm.wire:Wire.send", lazy)
+
+
+def lose_artifacts() -> None:
+    """Tables are written and not put on record."""
+    from elspeth_dagster.landscape.records import Artifact
+
+    def careless(real: Real) -> Real:
+        def write(self: Any, *facts: Any) -> None:
+            real(self, *(fact for fact in facts if not isinstance(fact, Artifact)))
+
+        return write
+
+    replace(f"{UNDER}.landscape.ledger:Landscape.write", careless)
+
+
 VARIANTS = {
     variant.__name__: variant
     for variant in (
@@ -164,5 +193,7 @@ VARIANTS = {
         write_in_place,
         resume_by_halves,
         retry_in_secret,
+        make_replies_up,
+        lose_artifacts,
     )
 }
