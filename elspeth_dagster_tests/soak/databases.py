@@ -69,8 +69,10 @@ class Postgres:
     def landscape(self, folder: Path) -> Iterator[str]:
         """A copy of an empty landscape."""
         name = self._create(TEMPLATE)
-        yield self._url(name)
-        self._run(f"DROP DATABASE {name} WITH (FORCE)")
+        try:
+            yield self._url(name)
+        finally:
+            self._run(f"DROP DATABASE {name} WITH (FORCE)")
 
     def kill(self) -> None:
         """Kill -9 the postmaster, and then the processes that it leaves behind."""

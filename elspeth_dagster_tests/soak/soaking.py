@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import tempfile
 import time
 from collections import Counter
@@ -117,11 +116,11 @@ class Soak:
     @contextmanager
     def _a_slice(self, form: Form, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[tuple[Project, Path]]:
         """A new project with a new landscape, and a folder for notes; the provider remembers nothing."""
-        folder = Path(tempfile.mkdtemp(prefix="elspeth-slice-"))
         self._server.reset()
-        with self._databases.landscape(folder) as url:
-            yield make_project(folder / "project", url, self._server.base_url, form, timeout_seconds), folder
-        shutil.rmtree(folder)
+        with tempfile.TemporaryDirectory(prefix="elspeth-slice-", ignore_cleanup_errors=True) as name:
+            folder = Path(name)
+            with self._databases.landscape(folder) as url:
+                yield make_project(folder / "project", url, self._server.base_url, form, timeout_seconds), folder
 
     def _soak_slice(self, form: Form, planned: list[Kill], undisturbed: bytes | None) -> list[Kill]:
         """Kill as planned, then launch until one survives, then compare; returns the kills that did not come to it."""
