@@ -6,7 +6,7 @@ by the configuration that `admit_rows` put on record when the run began.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -279,7 +279,8 @@ def _plain_errors(context: dg.OpExecutionContext, landscape: Landscape) -> Itera
     try:
         yield
     except ElspethError as error:
-        with landscape.read() as connection:
+        end, is_overtaken = None, False
+        with suppress(LandscapeError), landscape.read() as connection:  # which may be what failed
             end = runs.end_of(connection, context.run_id)
             is_overtaken = states.is_overtaken(connection, execution(context))
         if end is not None:

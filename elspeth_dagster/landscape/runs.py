@@ -53,7 +53,8 @@ def begin(
     A run takes over from the one before it for the same slice: see `_succeeding`. Raises AuditError for a run that is
     there with other nodes.
     """
-    with landscape.decide() as connection:
+
+    def begin_or_compare(connection: sa.Connection) -> None:
         insert(connection, configs)
         if not _exists(connection, runs.c.run_id == run.run_id):
             insert(connection, [_succeeding(connection, run, reuse)])
@@ -62,6 +63,8 @@ def begin(
             insert(connection, [*nodes_, *edges])
         elif sorted(recorded) != sorted(nodes_):
             raise AuditError(f"run {run.run_id} is on record with another configuration of {nodes_[0].assessment}")
+
+    landscape.decide(begin_or_compare)
 
 
 def _exists(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> bool:
@@ -165,10 +168,13 @@ def node_config(connection: sa.Connection, run_id: str, node_id: str) -> Json:
 
 def end_if_all_collected(landscape: Landscape, run_id: str) -> None:
     """End a run as completed once each of its assessments has collected its results; leave nothing open."""
-    with landscape.decide() as connection:
+
+    def end_if_so(connection: sa.Connection) -> None:
         expected = set(json.loads(get(connection, run_id).assessments))
         if expected <= _collected(connection, run_id) and end_of(connection, run_id) is None:
             _end(connection, RunEnd(run_id, RunStatus.COMPLETED, None, now()))
+
+    landscape.decide(end_if_so)
 
 
 def _collected(connection: sa.Connection, run_id: str) -> set[str]:
@@ -188,11 +194,15 @@ def end(landscape: Landscape, run_id: str, status: RunStatus, detail: str) -> bo
     Its open states end as interrupted, its calls without a reply as unknown, and its tokens without a fate as
     interrupted. After that the database takes no more facts of this run.
     """
-    with landscape.decide() as connection:
-        if end_of(connection, run_id) is not None:
-            return False
-        _end(connection, RunEnd(run_id, status, detail, now()))
-        return True
+    run_end = RunEnd(run_id, status, detail, now())
+
+    def end_or_leave(connection: sa.Connection) -> bool:
+        on_record = end_of(connection, run_id)
+        if on_record is None:
+            _end(connection, run_end)
+        return on_record in (None, run_end)
+
+    return landscape.decide(end_or_leave)
 
 
 def _end(connection: sa.Connection, run_end: RunEnd) -> None:

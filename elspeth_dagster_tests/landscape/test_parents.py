@@ -130,8 +130,8 @@ def by_a_transaction(url: str, fact: Fact) -> None:
 
 
 def by_a_decision(url: str, fact: Fact) -> None:
-    with Landscape.open(url) as landscape, landscape.decide() as connection:
-        insert(connection, [fact])
+    with Landscape.open(url) as landscape:
+        landscape.decide(lambda connection: insert(connection, [fact]))
 
 
 def by_the_writer(url: str, fact: Fact) -> None:

@@ -32,9 +32,8 @@ def test_the_same_bytes_are_kept_once_whoever_hands_them_over(landscape: Landsca
     same = Payload.of(TEXT)
     landscape.write(same, same)
     landscape.write(same, only(Payload, a_run("r1")), only(Run, a_run("r1")))
-    with landscape.decide() as connection:
-        insert(connection, [same])
-        insert(connection, [same])
+    for _ in range(2):
+        landscape.decide(lambda connection: insert(connection, [same]))
     with landscape.read() as connection:
         assert sorted(fact.ref for fact in recorded(connection, Payload)) == sorted(
             {same.ref, only(Payload, a_run("r1")).ref}
