@@ -1,5 +1,6 @@
 # make demo   one slice of the sample, asked of a local model in a real Dagster run
 # make test   all tests, types, style and the import contract
+# make soak   launches killed hundreds of times, on both databases, and compared (half an hour)
 # make ui     Dagster's web pages with the sample, on http://127.0.0.1:3000
 # Needs Python >= 3.11 and make; everything else goes into .venv and .cache.
 
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 CACHE := .cache/models
 
-.PHONY: demo test ui bench lock clean
+.PHONY: demo test soak ui bench lock clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed $(DAGSTER_HOME)/dagster.yaml
@@ -24,6 +25,13 @@ test: $(VENV)/.installed
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --config setup.cfg
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
+
+SOAK = PYTHONPATH=. $(BIN)/python -m elspeth_dagster_tests.soak --kills 200 --worker-kills 24 --seed $(SEED)
+SEED ?= 1
+
+soak: $(VENV)/.installed
+	@$(SOAK) --database sqlite
+	@$(SOAK) --database postgresql --postmaster-kills 24
 
 bench: $(VENV)/.installed
 	@PYTHONPATH=. $(BIN)/python benchmarks/ask_step.py

@@ -17,13 +17,12 @@ from dataclasses import asdict
 
 from elspeth_dagster.calling import BatchAtWork, Inquiry
 from elspeth_dagster.conversing import Conversation
-from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.errors import ElspethError, ProviderError
 from elspeth_dagster.counting import Counts
 from elspeth_dagster.landscape import batches, states
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Batch
-from elspeth_dagster.stages.querying import questions
+from elspeth_dagster.stages.querying import Question
 from elspeth_dagster.stopping import Stop, Stopped
 
 PROGRESS_SECONDS = 10.0
@@ -37,19 +36,21 @@ class Desk:
     def __init__(
         self,
         landscape: Landscape,
-        assessment: Assessment,
         conversation: Conversation,
         stop: Stop,
+        questions_of: Callable[[batches.Member], Sequence[Question]],
         *,
+        questions_a_row: int,
         max_concurrency: int,
         grace_seconds: float = 0.0,
         report: Callable[[Counts], None] = lambda counts: None,
     ) -> None:
         self._counts = Counts()
         self._landscape = landscape
-        self._questions = questions(assessment)
+        self._questions_of = questions_of
         self._conversation = conversation
         self._stop = stop
+        self._questions_a_row = questions_a_row
         self._max_concurrency = max_concurrency
         self._grace_seconds = grace_seconds
         self._report = report
@@ -101,15 +102,15 @@ class Desk:
         for batch in shard:
             work = await asyncio.to_thread(self._open, batch, execution)
             for member in work.members:
-                for question in self._questions:
-                    yield Inquiry(work, member, question, member.ordinal * len(self._questions) + question.ordinal)
+                for question in self._questions_of(member):
+                    yield Inquiry(work, member, question, work.first_index(member, question))
 
     def _open(self, batch: Batch, execution: states.Execution) -> BatchAtWork:
         with self._landscape.read() as connection:
             members = batches.members(connection, batch.batch_id)
-        planned = len(members) * len(self._questions)
+        planned = sum(len(self._questions_of(member)) for member in members)
         state = states.open_state(self._landscape, execution, batch.token_id)
-        work = BatchAtWork(state, members, planned, planned, self._counts)
+        work = BatchAtWork(state, members, planned, self._questions_a_row, self._counts)
         self._at_work.append(work)
         return work
 

@@ -33,17 +33,28 @@ NOT_SENT = Exchange(None, b"", error=ErrorClass.NOT_SENT, detail="the step was s
 
 @dataclass
 class BatchAtWork:
-    """A batch being asked: its state, how many of its questions are open, the next index of a later try.
+    """A batch being asked: its state, how many of its questions are open, how many later tries there were.
 
+    First tries are numbered in plan order, a place for each question of each row; later tries follow as they come.
     `total` counts for the whole shard.
     """
 
     state: NodeState
     members: list[batches.Member]
     open_questions: int
-    next_index: int
+    questions_a_row: int
     total: Counts
     counts: Counts = field(default_factory=Counts)
+    later_tries: int = 0
+
+    def first_index(self, member: batches.Member, question: Question) -> int:
+        """The index of a question's first call."""
+        return member.ordinal * self.questions_a_row + question.ordinal
+
+    def next_index(self) -> int:
+        """The index of the next call that is not a question's first."""
+        self.later_tries += 1
+        return len(self.members) * self.questions_a_row + self.later_tries - 1
 
 
 @dataclass
@@ -68,11 +79,8 @@ class Inquiry:
         return self.work.total, self.work.counts
 
     def next_index(self) -> int:
-        """The index of the next call: first tries are numbered in plan order, later ones follow as they come."""
-        if self.tries == 0:
-            return self.first_index
-        self.work.next_index += 1
-        return self.work.next_index - 1
+        """The index of its next call."""
+        return self.first_index if self.tries == 0 else self.work.next_index()
 
 
 class Caller:

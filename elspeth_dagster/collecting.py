@@ -6,7 +6,7 @@ The tables come from the record alone, whatever step, attempt or host asked the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.canonical import Json
-from elspeth_dagster.core.errors import AuditError
+from elspeth_dagster.core.errors import AuditError, LandscapeError
 from elspeth_dagster.landscape import answers, batches, rows
 from elspeth_dagster.landscape.answers import GivenAnswer
 from elspeth_dagster.landscape.ledger import Landscape, now
@@ -24,11 +24,12 @@ from elspeth_dagster.landscape.schema import token_outcomes
 from elspeth_dagster.landscape.words import Outcome
 from elspeth_dagster.resources.parquet import Table
 from elspeth_dagster.stages import tabling
+from elspeth_dagster.stages.answering import Refusal
 from elspeth_dagster.stages.merging import MergedRow, merge
 from elspeth_dagster.stages.querying import questions
 
 NANO = 1e9
-NAMED_ROWS = 5
+NAMED = 5
 TOKENS_AT_ONCE = 500
 
 
@@ -55,7 +56,8 @@ class Collector:
     def decide_outcomes(self) -> Counter[str]:
         """Give every row and batch of the slice its one fate; return how many rows had which.
 
-        Raises AuditError, before any fate is decided, when a question has no answer on record.
+        Raises, before any fate is decided, AuditError when a question has no answer on record, LandscapeError when a
+        replay found no reply to one.
         """
         self._check_all_answered()
         fates: Counter[str] = Counter()
@@ -76,13 +78,18 @@ class Collector:
     def _check_all_answered(self) -> None:
         wanted = {question.key for question in self._questions}
         lacking: list[str] = []
+        missed: list[str] = []
         for page in self._answered():
             lacking += [row.row.row_key for row, given in page if not wanted <= set(given)]
+            missed += [str(one.answer.detail) for _, given in page for one in given.values() if _was_missed(one)]
         if lacking:
-            named = ", ".join(lacking[:NAMED_ROWS]) + (", …" if len(lacking) > NAMED_ROWS else "")
             raise AuditError(
-                f"{len(lacking)} rows have questions without an answer on record ({named}): "
+                f"{len(lacking)} rows have questions without an answer on record ({some_of(lacking)}): "
                 "a step that asks them did not finish. Launch the partition again."
+            )
+        if missed:
+            raise LandscapeError(
+                f"{len(missed)} questions can't be replayed, so the tables stay as they are. {' '.join(missed[:NAMED])}"
             )
 
     def _record(self, fates: Mapping[str, Outcome]) -> None:
@@ -146,6 +153,15 @@ class Collector:
         return [{**place, "question": question.key, **_answer(row.given[question.key])} for question in self._questions]
 
 
+def some_of(names: Sequence[str]) -> str:
+    """The first of many names."""
+    return ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
+
+
+def _was_missed(given: GivenAnswer) -> bool:
+    return given.answer.reason in (Refusal.NOT_ON_RECORD, Refusal.ERASED)
+
+
 def _reason(given: GivenAnswer) -> str:
     return f"{given.answer.reason}: {given.answer.detail}" if given.answer.detail else str(given.answer.reason)
 
@@ -165,6 +181,7 @@ def _answer(given: GivenAnswer) -> dict[str, Json]:
         "status": answer.status.value,
         "reason": answer.reason,
         "detail": answer.detail,
+        "reused": given.is_reused,
         "attempts": taken.calls,
         "prompt_tokens": taken.prompt_tokens,
         "completion_tokens": taken.completion_tokens,

@@ -110,6 +110,9 @@ class Conversation:
         Raises Refused with the error when there is none in time.
         """
         put = request(self._spec, inquiry.question, asked, bounded_schema=self._bounded)
+        return await self._reply(inquiry, put, cause)
+
+    async def _reply(self, inquiry: Inquiry, put: Request, cause: Cause) -> Completion:
         found = await self._memory.recall(inquiry, put)
         if found is not None:
             return found

@@ -1,6 +1,8 @@
 """The walk on one screen.
 
 source slice ─► admit_rows ─► aggregate_rows ─► ask_batches[shard] ─► collect_results ─► four assets
+
+And the one beside it: recorded answers ─► verify_answers ─► the asset `verification` and its check.
 """
 
 from typing import Any
@@ -8,7 +10,16 @@ from typing import Any
 import dagster as dg
 
 from elspeth_dagster.core.assessment import Assessment
-from elspeth_dagster.ops import LAUNCH_CONFIG, admit_frame, admit_rows, aggregate_rows, ask_batches, collect_results
+from elspeth_dagster.identity import VERIFICATION
+from elspeth_dagster.ops import (
+    LAUNCH_CONFIG,
+    admit_frame,
+    admit_rows,
+    aggregate_rows,
+    ask_batches,
+    collect_results,
+    verify_answers,
+)
 
 ASSETS = ("results", "answers", "failures", "rejections")
 Outputs = dict[str, Any]
@@ -33,6 +44,21 @@ def assessment_graph(assessment: Assessment, project_root: str, description: str
         return _four(collect_results(manifest, asked.collect()))
 
     return walk_from_files if assessment.spec.source.asset is None else walk_from_an_asset
+
+
+def verification_graph(assessment: str) -> dg.GraphDefinition:
+    """The walk that asks some of an assessment's recorded questions again."""
+
+    @dg.graph(
+        name=f"{assessment}{VERIFICATION}",
+        description=f"Asks some recorded questions of assessment {assessment} again, and compares the answers.",
+        out={"verification": dg.GraphOut(), f"{assessment}__verification_agreement": dg.GraphOut()},
+    )
+    def walk_again(results: Any) -> Outputs:
+        verification, agreement = verify_answers(results)
+        return {"verification": verification, f"{assessment}__verification_agreement": agreement}
+
+    return walk_again
 
 
 def _launch_config(declared: dict[str, Any]) -> dg.ConfigMapping:

@@ -29,6 +29,9 @@ WALK = {
     "ask_batches": Determinism.EXTERNAL_CALL,
     "collect_results": Determinism.DETERMINISTIC,
 }
+VERIFICATION = "_verification"
+"""How the name of an assessment's other walk ends, which verifies what the first one recorded."""
+VERIFYING = {"verify_answers": Determinism.EXTERNAL_CALL}
 FLOWS = [
     ("admit_rows", "aggregate_rows", "rows"),
     ("aggregate_rows", "ask_batches", "shards"),
@@ -64,10 +67,10 @@ def launch_of(context: dg.OpExecutionContext) -> Launch:
     """What was chosen for this run. Raises SettingsError when its assessments were launched with different choices."""
     run_config: Mapping[str, Any] = context.run.run_config
     of_graphs = {name: config.get("config", {}) for name, config in run_config.get("ops", {}).items()}
-    chosen = {_launch(of_graphs.get(name, {})) for name in _assessments(context)}
+    chosen = {_launch(of_graphs.get(name, {})) for name in _walks(context, "collect_results")}
     if len(chosen) > 1:
         raise SettingsError("mode, reuse and of_run are choices of a whole run: launch these assessments apart.")
-    return chosen.pop()
+    return chosen.pop() if chosen else Launch(mode="verify")
 
 
 def _launch(config: Mapping[str, Any]) -> Launch:
@@ -75,24 +78,26 @@ def _launch(config: Mapping[str, Any]) -> Launch:
 
 
 def begin_run(context: dg.OpExecutionContext, landscape: Landscape, assessment: Assessment, launch: Launch) -> None:
-    """Put the run, and the four ops of this assessment with the configuration they work by, on record."""
+    """Put the run, and the ops of this assessment with the configuration they work by, on record."""
     config = Payload.of(ordered_json(assessment.document()))
     run_config = Payload.of(canonical_json(_jsonable(context.run.run_config)))
+    walk = assessment_name(context)
+    verifies = context.op_handle.name in VERIFYING
     nodes = [
         Node(
             run_id=context.run_id,
-            node_id=node_id(assessment.spec.name, op_name),
-            assessment=assessment.spec.name,
+            node_id=node_id(walk, op_name),
+            assessment=walk,
             op_name=op_name,
             version=assessment.version,
             determinism=determinism,
             config_ref=config.ref,
         )
-        for op_name, determinism in WALK.items()
+        for op_name, determinism in (VERIFYING if verifies else WALK).items()
     ]
     edges = [
-        Edge(context.run_id, node_id(assessment.spec.name, source), node_id(assessment.spec.name, target), label)
-        for source, target, label in FLOWS
+        Edge(context.run_id, node_id(walk, source), node_id(walk, target), label)
+        for source, target, label in ([] if verifies else FLOWS)
     ]
     run = _run(context, run_config.ref, launch)
     runs.begin(landscape, run, nodes, edges, [config, run_config], reuse=launch.reuse)
@@ -105,7 +110,7 @@ def _run(context: dg.OpExecutionContext, config_ref: str, launch: Launch) -> Run
         parent_run_id=run.parent_run_id,
         root_run_id=run.root_run_id or run.run_id,
         job_name=run.job_name,
-        assessments=json.dumps(_assessments(context)),
+        assessments=json.dumps(_walks(context, *runs.LAST_OPS)),
         partition_keys=partition_keys(context),
         config_ref=config_ref,
         package_version=version("elspeth-dagster"),
@@ -123,12 +128,12 @@ def partition_keys(context: dg.OpExecutionContext) -> str:
     return json.dumps([context.partition_key] if context.has_partition_key else [])
 
 
-def _assessments(context: dg.OpExecutionContext) -> list[str]:
-    """The assessments that this run walks: its graphs that end in `collect_results`."""
+def _walks(context: dg.OpExecutionContext, *last_ops: str) -> list[str]:
+    """The walks of this run: its graphs that have one of these ops."""
     return sorted(
         node.name
         for node in context.job_def.nodes
-        if isinstance(node.definition, dg.GraphDefinition) and "collect_results" in node.definition.node_dict
+        if isinstance(node.definition, dg.GraphDefinition) and set(last_ops) & set(node.definition.node_dict)
     )
 
 

@@ -5,8 +5,8 @@ by the configuration that `admit_rows` put on record when the run began.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,24 +19,36 @@ from elspeth_dagster.admitting import admit
 from elspeth_dagster.aggregating import flush_batches
 from elspeth_dagster.asking import Desk
 from elspeth_dagster.calling import Caller
-from elspeth_dagster.collecting import Collector
+from elspeth_dagster.collecting import Collector, some_of
+from elspeth_dagster.comparing import Comparison
 from elspeth_dagster.conversing import Conversation
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.errors import ElspethError, LandscapeError, NotOnRecordError, SettingsError
 from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.core.launch import Launch
 from elspeth_dagster.counting import Counts
-from elspeth_dagster.identity import assessment_name, begin_run, execution, launch_of, node_id, partition_keys
+from elspeth_dagster.identity import (
+    VERIFICATION,
+    assessment_name,
+    begin_run,
+    execution,
+    launch_of,
+    node_id,
+    partition_keys,
+)
 from elspeth_dagster.landscape import batches, rows, runs, states
+from elspeth_dagster.landscape.batches import Member
 from elspeth_dagster.landscape.ledger import Landscape
-from elspeth_dagster.landscape.records import Batch, Run, Token
+from elspeth_dagster.landscape.records import Batch, NodeState, Run, Token
 from elspeth_dagster.landscape.words import TokenKind
 from elspeth_dagster.recalling import Lineage, Replay
-from elspeth_dagster.reporting import asking_metadata, output_metadata, progress_line
+from elspeth_dagster.reporting import agreement_check, asking_metadata, output_metadata, progress_line
 from elspeth_dagster.resources.llm import LLMResource
 from elspeth_dagster.resources.source import open_source
+from elspeth_dagster.stages.querying import Question, questions
 from elspeth_dagster.stages.reading import Record, Rejection, read_frame, read_records
 from elspeth_dagster.stopping import Stop, asked_by_signals
+from elspeth_dagster.verifying import AskingAgain, Verification
 
 Reference = dict[str, Any]
 LAUNCH_CONFIG = {
@@ -113,7 +125,7 @@ def aggregate_rows(
     context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape], admitted: Reference
 ) -> Iterator[dg.DynamicOutput[Reference] | dg.Output[Reference]]:
     with _plain_errors(context, landscape):
-        _check_own_run(context, admitted)
+        _check_own_run(context, landscape, admitted)
         assessment = _assessment_on_record(context, landscape)
         with states.held(landscape, execution(context), _slice_token(context, landscape)) as (_, counts):
             flushed = list(flush_batches(landscape, context.run_id, assessment, admitted["rows"]))
@@ -138,7 +150,7 @@ def ask_batches(
     context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape], llm: LLMResource, shard: Reference
 ) -> Reference:
     with _plain_errors(context, landscape):
-        _check_own_run(context, shard)
+        _check_own_run(context, landscape, shard)
         assessment = _assessment_on_record(context, landscape)
         with landscape.read() as connection:
             aggregated_by = node_id(assessment.spec.name, "aggregate_rows")
@@ -165,7 +177,7 @@ def collect_results(
     context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape], manifest: Reference, asked: list[Reference]
 ) -> Iterator[dg.Output[Any]]:
     with _plain_errors(context, landscape):
-        _check_own_run(context, manifest)
+        _check_own_run(context, landscape, manifest)
         _check_complete(manifest, asked)
         assessment = _assessment_on_record(context, landscape)
         slice_token = _slice_token(context, landscape)
@@ -177,6 +189,66 @@ def collect_results(
                 yield dg.Output(getattr(collector, name)(), name, metadata=facts[name])
             landscape.write(collector.complete(slice_token))
         runs.end_if_all_collected(landscape, context.run_id)
+
+
+@dg.op(
+    config_schema={
+        "sample": dg.Field(
+            float,
+            default_value=0.05,
+            description="Which share of the accepted answers is asked again, above 0 and up to 1; at least one is.",
+        ),
+        "min_agreement": dg.Field(
+            float,
+            default_value=0.9,
+            description="The least share of cells that must come back the same for the check `agreement` to pass.",
+        ),
+        "of_run": dg.Field(
+            str,
+            is_required=False,
+            description="The run that is verified. Left out: the last one of this slice that completed.",
+        ),
+    },
+    ins={"results": dg.In(dg.Nothing)},
+    out={
+        "verification": dg.Out(
+            io_manager_key="parquet_io_manager", description="A row per field of each answer that was asked again."
+        ),
+        "agreement": dg.Out(dg.Nothing, description="The check whether enough answers still agree."),
+    },
+    tags={"dagster/kind": "openai"},
+    pool="llm",
+    description="Sends some of a run's recorded requests once more and compares the answers, field by field. Each call "
+    "is on record before it is sent; the results stay as they are.",
+)
+def verify_answers(
+    context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape], llm: LLMResource
+) -> Iterator[dg.Output[Any] | dg.AssetCheckResult]:
+    config, here = context.op_config, execution(context).node_id
+    with _plain_errors(context, landscape):
+        verified, assessment = _to_verify(context, landscape)
+        begin_run(context, landscape, assessment, launch_of(context))
+        with _slice_held(context, landscape) as (state, counts):
+            verification = Verification(landscape, assessment, verified, context.run_id, here)
+            asked = asyncio.run(_ask_again(context, landscape, llm, verification, verification.draw(config["sample"])))
+            comparison = Comparison(landscape, context.run_id, here, questions(assessment))
+            table = comparison.table(verification.sampled, state)
+            yield dg.Output(table, "verification", metadata={**asking_metadata(asked), "of_run": verified.run_id})
+            yield agreement_check(assessment.spec.name, comparison, config["min_agreement"])
+            counts.update({**asdict(asked), **comparison.numbers, "of_run": verified.run_id})
+            landscape.write(*verification.fates(state))
+        runs.end_if_all_collected(landscape, context.run_id)
+
+
+def _to_verify(context: dg.OpExecutionContext, landscape: Landscape) -> tuple[Run, Assessment]:
+    """The run that is verified, and the assessment as it was then."""
+    for name in ("sample", "min_agreement"):
+        if not 0 <= context.op_config[name] <= 1:
+            raise SettingsError(f"{name} is {context.op_config[name]}; it must be from 0 to 1.")
+    name = assessment_name(context).removesuffix(VERIFICATION)
+    with landscape.read() as connection:
+        verified = _run_to_repeat(context, connection, name, context.op_config.get("of_run"))
+        return verified, Assessment.load(runs.node_config(connection, verified.run_id, node_id(name, "ask_batches")))
 
 
 def _assessment_to_admit(context: dg.OpExecutionContext) -> Assessment:
@@ -207,7 +279,8 @@ def _plain_errors(context: dg.OpExecutionContext, landscape: Landscape) -> Itera
     try:
         yield
     except ElspethError as error:
-        with landscape.read() as connection:
+        end, is_overtaken = None, False
+        with suppress(LandscapeError), landscape.read() as connection:  # which may be what failed
             end = runs.end_of(connection, context.run_id)
             is_overtaken = states.is_overtaken(connection, execution(context))
         if end is not None:
@@ -218,13 +291,18 @@ def _plain_errors(context: dg.OpExecutionContext, landscape: Landscape) -> Itera
         raise dg.Failure(str(error), allow_retries=isinstance(error, LandscapeError)) from error
 
 
-def _check_own_run(context: dg.OpExecutionContext, reference: Reference) -> None:
+def _check_own_run(context: dg.OpExecutionContext, landscape: Landscape, reference: Reference) -> None:
     """A re-execution admits its rows anew; a step of another run's slice has nothing to stand on."""
-    if reference["run_id"] != context.run_id:
-        raise LandscapeError(
-            f"this step was re-executed without the steps before it, whose rows belong to run {reference['run_id']}. "
-            "Re-execute all steps, or 'from asset failure': what is on record there stays."
-        )
+    if (other := reference["run_id"]) == context.run_id:
+        return
+    with landscape.read() as connection:
+        lacking = rows.without_result(connection, other, node_id(assessment_name(context), "admit_rows"))
+    left = f" {len(lacking)} rows there have no outcome yet ({some_of(lacking)})." if lacking else ""
+    raise LandscapeError(
+        f"this step was re-executed without the steps before it, whose rows belong to run {other}.{left} "
+        "Launch the partition again, or re-execute all steps, or 'from asset failure': "
+        "what is answered there is not asked again."
+    )
 
 
 def _check_complete(manifest: Reference, asked: list[Reference]) -> None:
@@ -242,11 +320,18 @@ def _admitting(
     """The run begun as it was launched, and the slice's state at this node for as long as the block runs."""
     launch = _launch(context, landscape)
     begin_run(context, landscape, assessment, launch)
-    known = _slice_token_or_none(context, landscape)
-    token = Token(known or new_id(), context.run_id, TokenKind.SLICE, None)
-    with states.held(landscape, execution(context), token.token_id, *([] if known else [token])) as (_, counts):
+    with _slice_held(context, landscape) as (_, counts):
         counts.update({name: choice for name, choice in launch._asdict().items() if choice is not None})
         yield launch, counts
+
+
+@contextmanager
+def _slice_held(context: dg.OpExecutionContext, landscape: Landscape) -> Iterator[tuple[NodeState, dict[str, Any]]]:
+    """The slice's state at the first node of its walk."""
+    known = _slice_token_or_none(context, landscape)
+    token = Token(known or new_id(), context.run_id, TokenKind.SLICE, None)
+    with states.held(landscape, execution(context), token.token_id, *([] if known else [token])) as held:
+        yield held
 
 
 def _launch(context: dg.OpExecutionContext, landscape: Landscape) -> Launch:
@@ -259,15 +344,18 @@ def _launch(context: dg.OpExecutionContext, landscape: Landscape) -> Launch:
     if launch.reuse is not None:
         raise SettingsError("mode: replay takes every reply from the one run; reuse does not go with it. Take it out.")
     with landscape.read() as connection:
-        return launch._replace(of_run=_run_to_repeat(context, connection, launch.of_run).run_id)
+        replayed = _run_to_repeat(context, connection, assessment_name(context), launch.of_run)
+    return launch._replace(of_run=replayed.run_id)
 
 
-def _run_to_repeat(context: dg.OpExecutionContext, connection: sa.Connection, run_id: str | None) -> Run:
+def _run_to_repeat(
+    context: dg.OpExecutionContext, connection: sa.Connection, assessment: str, run_id: str | None
+) -> Run:
     if run_id is not None:
         return runs.get(connection, run_id)
-    slice_ = assessment_name(context), partition_keys(context)
-    if (last := runs.last_completed(connection, *slice_)) is None:
-        raise NotOnRecordError("no run of this slice has completed yet. Launch it with mode: ask, or name a run.")
+    slice_ = assessment, partition_keys(context)
+    if (last := runs.last_collected(connection, *slice_)) is None:
+        raise NotOnRecordError("no run of this slice has completed yet. Launch one that asks first, or name a run.")
     return last
 
 
@@ -279,8 +367,9 @@ def _admit(context: dg.OpExecutionContext, landscape: Landscape, read: Iterable[
 
 
 def _slice_token_or_none(context: dg.OpExecutionContext, landscape: Landscape) -> str | None:
+    first = "verify_answers" if context.op_handle.name == "verify_answers" else "admit_rows"
     with landscape.read() as connection:
-        return rows.slice_token(connection, context.run_id, node_id(assessment_name(context), "admit_rows"))
+        return rows.slice_token(connection, context.run_id, node_id(assessment_name(context), first))
 
 
 def _slice_token(context: dg.OpExecutionContext, landscape: Landscape) -> str:
@@ -297,17 +386,13 @@ async def _ask(
     to_ask: list[Batch],
     launch: Launch,
 ) -> Counts:
-    stop, model = Stop(), assessment.spec.llm.model_name
-    with landscape.read() as connection:
-        run = runs.get(connection, context.run_id)
-    on_unknown, anywhere = assessment.spec.errors.on_unknown, launch.reuse == "landscape"
-    memory = Lineage(landscape, run, llm.provider, on_unknown, anywhere=anywhere)
+    stop, asked = Stop(), questions(assessment)
+    memory = _lineage(context, landscape, llm, assessment, launch)
     with asked_by_signals(stop.ask):
-        async with llm.wire(model) as wire:
-            caller = Caller(landscape, wire, llm.provider, model, stop)
-            await caller.begin()
+        async with _calling(landscape, llm, assessment, stop) as caller:
             conversation = Conversation(landscape, assessment, llm.provider, memory, caller)
-            return await _desk(context, landscape, llm, assessment, conversation, stop).ask(to_ask, execution(context))
+            desk = _desk(context, landscape, llm, conversation, stop, lambda member: asked, len(asked))
+            return await desk.ask(to_ask, execution(context))
 
 
 async def _replay(
@@ -318,28 +403,66 @@ async def _replay(
     to_ask: list[Batch],
     launch: Launch,
 ) -> Counts:
-    stop = Stop()
+    stop, asked = Stop(), questions(assessment)
     with landscape.read() as connection:
         replayed = runs.get(connection, launch.of_run or "")
     memory = Replay(landscape, replayed, assessment.spec.errors.on_unknown)
     with asked_by_signals(stop.ask):
         conversation = Conversation(landscape, assessment, memory.provider, memory, None)
-        return await _desk(context, landscape, llm, assessment, conversation, stop).ask(to_ask, execution(context))
+        desk = _desk(context, landscape, llm, conversation, stop, lambda member: asked, len(asked))
+        return await desk.ask(to_ask, execution(context))
+
+
+async def _ask_again(
+    context: dg.OpExecutionContext,
+    landscape: Landscape,
+    llm: LLMResource,
+    verification: Verification,
+    to_ask: list[Batch],
+) -> Counts:
+    stop, assessment = Stop(), verification.assessment
+    memory = _lineage(context, landscape, llm, assessment, Launch())
+    with asked_by_signals(stop.ask):
+        async with _calling(landscape, llm, assessment, stop) as caller:
+            conversation = AskingAgain(verification, landscape, assessment, llm.provider, memory, caller)
+            a_row = len(questions(assessment))
+            desk = _desk(context, landscape, llm, conversation, stop, verification.questions_of, a_row)
+            return await desk.ask(to_ask, execution(context))
+
+
+def _lineage(
+    context: dg.OpExecutionContext, landscape: Landscape, llm: LLMResource, assessment: Assessment, launch: Launch
+) -> Lineage:
+    with landscape.read() as connection:
+        run = runs.get(connection, context.run_id)
+    on_unknown, anywhere = assessment.spec.errors.on_unknown, launch.reuse == "landscape"
+    return Lineage(landscape, run, llm.provider, on_unknown, anywhere=anywhere)
+
+
+@asynccontextmanager
+async def _calling(landscape: Landscape, llm: LLMResource, assessment: Assessment, stop: Stop) -> AsyncIterator[Caller]:
+    model = assessment.spec.llm.model_name
+    async with llm.wire(model) as wire:
+        caller = Caller(landscape, wire, llm.provider, model, stop)
+        await caller.begin()
+        yield caller
 
 
 def _desk(
     context: dg.OpExecutionContext,
     landscape: Landscape,
     llm: LLMResource,
-    assessment: Assessment,
     conversation: Conversation,
     stop: Stop,
+    questions_of: Callable[[Member], Sequence[Question]],
+    questions_a_row: int,
 ) -> Desk:
     return Desk(
         landscape,
-        assessment,
         conversation,
         stop,
+        questions_of,
+        questions_a_row=questions_a_row,
         max_concurrency=llm.max_concurrency,
         grace_seconds=llm.grace_seconds,
         report=lambda counts: context.log.info(progress_line(counts)),

@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from elspeth_dagster.comparing import Comparison
 from elspeth_dagster.counting import Counts
 from elspeth_dagster.landscape.ledger import Landscape
 
@@ -33,6 +34,18 @@ def _spent(total: Mapping[str, int]) -> dict[str, Any]:
     plain = {name: total[name] for name in SPENT}
     known = total["unpriced_calls"] == 0
     return {**plain, "cost_usd": total["cost_nanousd"] / NANO} if known else plain
+
+
+def agreement_check(assessment: str, comparison: Comparison, least: float) -> dg.AssetCheckResult:
+    """Whether enough of a verification's cells came back the same. Fails where none could be compared."""
+    rate = comparison.agreement
+    return dg.AssetCheckResult(
+        passed=rate is not None and rate >= least,
+        asset_key=[assessment, "verification"],
+        check_name="agreement",
+        description=f"At least {least:.0%} of the cells that were asked again must come back the same.",
+        metadata=comparison.facts(),
+    )
 
 
 def output_metadata(

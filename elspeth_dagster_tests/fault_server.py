@@ -22,7 +22,8 @@ misbehave alike. The body's hash is `sha256:<hex>`. An *act* is what the server 
     echo_key
 
 The act is the first that applies of: a wrong key (when `expected_key` is set) is 401; the first of `first_tries` and
-`rules` that fits; a marker `[[ACT]]` in the prompt, in any case; `shares`, by lot; ok.
+`rules` that fits; a marker `[[ACT]]` in the prompt, in any case; `shares`, by lot of the try; `body_shares`, by lot of
+the body; ok.
 
 Behaviour (`POST /config`; what is left out is as it was at the start):
     latency_ms       a number, or [least, most] by lot
@@ -30,10 +31,13 @@ Behaviour (`POST /config`; what is left out is as it was at the start):
     rules            a list of {act or status; times: the first n tries of a body, default all;
                      contains: text the body must have; retry_after, message: as below}
     shares           {act: share of requests, 0 to 1}
+    body_shares      {act: share of bodies}: such a body gets that act every time it comes to it
     retry_after      the Retry-After of every 429, any text, or null; default "0"
     message          what an error says
     headers          {name: value} of every reply
     content          the content of an answer without schema: an object or text
+    reports          {field: value} of every completion: another model, another system_fingerprint
+    content_by       try (default): each try of a body gets another content; body: they all get the same
     expected_key     the key that gets in; echo_key: whether a 401 repeats the key it got
     huge_bytes       the length of the content of `huge`
     seed             another seed, other lots
@@ -68,10 +72,13 @@ DEFAULTS: dict[str, Any] = {
     "first_tries": [],
     "rules": [],
     "shares": {},
+    "body_shares": {},
     "retry_after": "0",
     "message": None,
     "headers": {},
     "content": None,
+    "reports": {},
+    "content_by": "try",
     "expected_key": None,
     "echo_key": False,
     "huge_bytes": 17 * 1024 * 1024,
@@ -96,6 +103,7 @@ class Request:
     sha256: str = ""
     attempt: int = 0
     lot: bytes = b""
+    body_lot: bytes = b""
 
     @property
     def key(self) -> str:
@@ -104,8 +112,13 @@ class Request:
 
     def draw(self, name: str) -> float:
         """A number in [0, 1) that follows from body, try, seed and name."""
-        digest = hashlib.blake2b(name.encode(), key=self.lot, digest_size=8).digest()
-        return int.from_bytes(digest, "big") / 2**64
+        return draw(self.lot, name)
+
+
+def draw(lot: bytes, name: str) -> float:
+    """A number in [0, 1) that follows from a lot and a name."""
+    digest = hashlib.blake2b(name.encode(), key=lot, digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
 
 
 def take_request(buffer: bytearray) -> Request | None:
@@ -209,7 +222,8 @@ def content_for(request: Request, asked: dict[str, Any], behaviour: dict[str, An
     if schema is None and behaviour["content"] is not None:
         given = behaviour["content"]
         return given if isinstance(given, str) else json.dumps(given)
-    return json.dumps(fitting(schema or UNASKED, random.Random(request.lot)))
+    lot = request.body_lot if behaviour["content_by"] == "body" else request.lot
+    return json.dumps(fitting(schema or UNASKED, random.Random(lot)))
 
 
 def completion(request: Request, asked: dict[str, Any], content: str) -> dict[str, Any]:
@@ -327,8 +341,10 @@ def checked_behaviour(given: dict[str, Any], start: dict[str, Any]) -> dict[str,
     first_tries = behaviour["first_tries"]
     behaviour["first_tries"] = [first_tries] if isinstance(first_tries, dict) else list(first_tries)
     named = [rule_act(rule) for rule in [*behaviour["first_tries"], *behaviour["rules"]]]
-    if wrong := [name for name in [*named, *behaviour["shares"]] if not is_act(str(name))]:
+    if wrong := [name for name in [*named, *behaviour["shares"], *behaviour["body_shares"]] if not is_act(str(name))]:
         raise ValueError(f"no such act: {wrong[0]!r}")
+    if behaviour["content_by"] not in ("try", "body"):
+        raise ValueError(f"no such content_by: {behaviour['content_by']!r}")
     return behaviour
 
 
@@ -367,13 +383,14 @@ class Provider:
         }
 
     def received_question(self, request: Request) -> None:
-        """Counts a question; its lot follows from its body, its try and the seed."""
+        """Counts a question; its lot follows from its body, its try and the seed, its body's from body and seed."""
         request.sha256 = "sha256:" + hashlib.sha256(request.body).hexdigest()
         self.received += 1
         self.tries[request.sha256] += 1
         request.attempt = self.tries[request.sha256]
         drawn_from = f"{self.behaviour['seed']} {request.sha256} {request.attempt}"
         request.lot = hashlib.sha256(drawn_from.encode()).digest()
+        request.body_lot = hashlib.sha256(f"{self.behaviour['seed']} {request.sha256}".encode()).digest()
 
     def decide(self, request: Request) -> tuple[str, dict[str, Any]]:
         """The act for a question, and the rule that tells it, if one does."""
@@ -396,14 +413,8 @@ class Provider:
         return next((name for name in names if is_act(name)), None)
 
     def _by_lot(self, request: Request) -> str | None:
-        if not self.behaviour["shares"]:
-            return None
-        left = request.draw("act")
-        for act, share in self.behaviour["shares"].items():
-            left -= share
-            if left < 0:
-                return str(act)
-        return None
+        by_try = _drawn(self.behaviour["shares"], request.lot)
+        return by_try or _drawn(self.behaviour["body_shares"], request.body_lot)
 
     def reply(self, request: Request, act: str, rule: dict[str, Any]) -> Reply:
         """What goes out for an act; for one that breaks off, what it breaks off from."""
@@ -431,7 +442,7 @@ class Provider:
             content = "x" * self.behaviour["huge_bytes"]
         if act == "echo_key":
             content = f"You came with {request.key}."
-        body = completion(request, asked, content)
+        body = completion(request, asked, content) | self.behaviour["reports"]
         if act in OFF:
             OFF[act](body)
         return Reply(200, json.dumps(body).encode())
@@ -481,6 +492,15 @@ class Provider:
         except (ValueError, TypeError, AttributeError) as error:
             return error_reply(400, str(error), None)
         return Reply(200, json.dumps(self.behaviour).encode())
+
+
+def _drawn(shares: dict[str, float], lot: bytes) -> str | None:
+    left = draw(lot, "act")
+    for act, share in shares.items():
+        left -= share
+        if left < 0:
+            return str(act)
+    return None
 
 
 # The process ------------------------------------------------------------------------------------------------

@@ -8,9 +8,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from importlib import util
 from pathlib import Path
@@ -22,6 +24,8 @@ import pandas as pd
 import sqlalchemy as sa
 import yaml
 
+from elspeth_dagster.core.errors import LandscapeError
+from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.landscape.database import Database
 
 KEY = "sk-canary-8f3a61c05d"
@@ -131,20 +135,59 @@ class Project:
             os.environ.clear()
             os.environ.update(before)
 
-    def run(self, job: str = "trial_job", partition: str | None = None) -> dg.ExecuteInProcessResult:
-        """A run in this process, recorded in the project's instance."""
+    def run(self, job: str = "trial_job", partition: str | None = None, **launch: Any) -> dg.ExecuteInProcessResult:
+        """A run in this process, recorded in the project's instance; `launch` are the choices for its assessment."""
+        config = {"ops": {"trial": {"config": launch}}} if launch else {}
+        if job.endswith("_verify_job"):
+            config = {"ops": {"trial_verification": {"ops": {"verify_answers": {"config": launch}}}}}
         with self.in_env(), dg.DagsterInstance.get() as instance:
             resolved = load_definitions(self.folder).resolve_job_def(job)
-            return resolved.execute_in_process(instance=instance, partition_key=partition, raise_on_error=False)
+            return resolved.execute_in_process(
+                instance=instance, partition_key=partition, run_config=config, raise_on_error=False
+            )
+
+    def run_again(self, run_id: str, steps: Sequence[str] = (), **launch: str) -> dg.JobExecutionResult:
+        """Re-execute a run, all its steps or some, in this process."""
+        config = {"ops": {"trial": {"config": launch}}} if launch else {}
+        again = dg.ReexecutionOptions(parent_run_id=run_id, step_selection=list(steps))
+        with self.in_env(), dg.DagsterInstance.get() as instance:
+            return dg.execute_job(
+                self._reconstructable("trial_job"),
+                instance=instance,
+                run_config={"execution": {"config": {"in_process": {}}}, **config},
+                reexecution_options=again,
+            )
+
+    def _reconstructable(self, job: str) -> Any:
+        """The job as a step's process makes it again; Dagster keeps one for equal arguments, so no two are equal."""
+        arguments = (str(self.folder), job, new_id())
+        return dg.build_reconstructable_job(__name__, "job_of_folder", arguments, {}, str(Path(__file__).parents[1]))
+
+    def launch(self, job: str = "trial_job") -> subprocess.Popen[str]:
+        """A run in a process of its own, and of a process group of its own."""
+        command = [sys.executable, "-m", "dagster", "job", "execute", "-f", "trial/definitions.py", "-j", job]
+        env = {**os.environ, **self.env, "PYTHONPATH": os.pathsep.join(sys.path)}
+        return subprocess.Popen(
+            command, cwd=self.folder, env=env, start_new_session=True, stderr=subprocess.PIPE, text=True
+        )
+
+    def wait_for(self, query: str, wanted: int, seconds: float = 120) -> None:
+        """Wait until a count on record is at least `wanted`; the landscape need not be there yet."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with suppress(LandscapeError):
+                if self.fact(query) >= wanted:
+                    return
+            time.sleep(0.05)
+        raise TimeoutError(f"{query} did not reach {wanted}")
 
     def run_in_processes(self, job: str = "trial_job", max_concurrent: int = 2) -> dg.JobExecutionResult:
         """A run with a process per step."""
         # Not forkserver: a server started by an earlier test would keep that test's environment.
         multiprocess = {"max_concurrent": max_concurrent, "start_method": {"spawn": {}}}
-        trial = {"TRIAL_FOLDER": str(self.folder), "TRIAL_JOB": job}
-        with self.in_env(trial), dg.DagsterInstance.get() as instance:
+        with self.in_env(), dg.DagsterInstance.get() as instance:
             return dg.execute_job(
-                dg.reconstructable(job_of_trial_folder),
+                self._reconstructable(job),
                 instance=instance,
                 run_config={"execution": {"config": {"multiprocess": multiprocess}}},
             )
@@ -187,9 +230,9 @@ def load_definitions(folder: Path) -> dg.Definitions:
         sys.path.remove(str(folder))
 
 
-def job_of_trial_folder() -> dg.JobDefinition:
+def job_of_folder(folder: str, job: str, _nonce: str) -> dg.JobDefinition:
     """The job that a step's process makes again."""
-    return load_definitions(Path(os.environ["TRIAL_FOLDER"])).resolve_job_def(os.environ["TRIAL_JOB"])
+    return load_definitions(Path(folder)).resolve_job_def(job)
 
 
 def rows_of_texts(count: int, *, start: int = 0) -> list[dict[str, str]]:

@@ -16,7 +16,8 @@ from elspeth_dagster.components.scaffolding import StarterScaffolder
 from elspeth_dagster.components.scheduling import assessment_schedule, schedule_problems
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.spec import AssessmentSpec, PartitionsSpec, Problem
-from elspeth_dagster.graphs import ASSETS, assessment_graph
+from elspeth_dagster.graphs import ASSETS, assessment_graph, verification_graph
+from elspeth_dagster.identity import VERIFICATION
 from elspeth_dagster.stages.checking import check, named_files
 
 DESCRIPTIONS = {
@@ -38,7 +39,8 @@ class MultiQueryAssessment(dg.Component, dg.Resolvable, AssessmentSpec):
     """Asks an LLM case studies × criteria questions about every row of a source, and puts everything on record.
 
     Makes the assets {name}/results, {name}/answers, {name}/failures and {name}/rejections, the job {name}_job, the
-    sensor {name}_run_ends and, where `schedule` is given, {name}_schedule. Needs the resources `landscape`, `llm` and
+    sensor {name}_run_ends and, where `schedule` is given, {name}_schedule; and {name}/verification with
+    {name}_verify_job, which asks some of the recorded questions again. Needs the resources `landscape`, `llm` and
     `parquet_io_manager`, which `resources_from_env()` gives.
     """
 
@@ -70,8 +72,20 @@ class MultiQueryAssessment(dg.Component, dg.Resolvable, AssessmentSpec):
             selection=dg.AssetSelection.assets(*assets.keys),
             tags={"dagster/retry_strategy": "FROM_ASSET_FAILURE"},
         )
+        verification = _verification(assessment, partitions)
+        verify_job = dg.define_asset_job(
+            f"{self.name}_verify_job",
+            description=f"Asks some recorded questions of {self.name} again, and compares the answers.",
+            selection=dg.AssetSelection.assets(*verification.keys),
+            tags={"dagster/retry_strategy": "FROM_ASSET_FAILURE"},
+        )
         schedules = [assessment_schedule(self.name, self.schedule, job, partitions)] if self.schedule else []
-        return dg.Definitions(assets=[assets], jobs=[job], schedules=schedules, sensors=[run_ends_sensor(self.name)])
+        return dg.Definitions(
+            assets=[assets, verification],
+            jobs=[job, verify_job],
+            schedules=schedules,
+            sensors=[run_ends_sensor(self.name)],
+        )
 
     def _checked(self, context: dg.ComponentLoadContext) -> Assessment:
         spec = AssessmentSpec(**dict(self))
@@ -86,6 +100,10 @@ class MultiQueryAssessment(dg.Component, dg.Resolvable, AssessmentSpec):
         known = [one.name for one in context.component_tree.get_all_components(MultiQueryAssessment)]
         if known.count(self.name) > 1:
             return [Problem(("name",), f"Another assessment of this project is called `{self.name}`. Rename one.")]
+        for other in known:
+            if self.name == f"{other}{VERIFICATION}":
+                taken = f"Assessment `{other}` calls the walk that verifies it `{self.name}`. Rename one."
+                return [Problem(("name",), taken)]
         if not is_valid_name(self.name):
             return [Problem(("name",), f"Dagster or Python keeps the word `{self.name}` for itself. Choose another.")]
         return []
@@ -124,6 +142,27 @@ def _assets(
         descriptions_by_output_name=DESCRIPTIONS,
         tags_by_output_name={output: {f"dagster/kind/{kind}": "" for kind in KINDS[output]} for output in ASSETS},
         code_versions_by_output_name=dict.fromkeys(ASSETS, code_version(assessment)),
+    )
+
+
+def _verification(assessment: Assessment, partitions: dg.PartitionsDefinition | None) -> dg.AssetsDefinition:
+    name = assessment.spec.name
+    key = dg.AssetKey([name, "verification"])
+    agreement = dg.AssetCheckSpec(
+        "agreement", asset=key, description="Whether enough of the answers that were asked again came back the same."
+    )
+    return dg.AssetsDefinition.from_graph(
+        verification_graph(name),
+        keys_by_input_name={"results": dg.AssetKey([name, "results"])},
+        keys_by_output_name={"verification": key},
+        group_name=name,
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.multi_run(1) if partitions else None,
+        descriptions_by_output_name={
+            "verification": "A row per field of each recorded answer that was asked again: what it was, what it is now."
+        },
+        tags_by_output_name={"verification": {"dagster/kind/llm": "", "dagster/kind/parquet": ""}},
+        check_specs=[agreement],
     )
 
 

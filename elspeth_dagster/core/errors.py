@@ -7,6 +7,7 @@
     ├── LandscapeError         the audit database can't be used as it is
     │   ├── SchemaVersionError     its schema is older or newer than this package
     │   ├── AuditError             a fact could not be recorded: the step stops, nothing is sent
+    │   │   └── StorageError           since its database is away, busy, full or not writable
     │   ├── ErasedError            the bytes that were asked for have been erased; their hash is still there
     │   └── NotOnRecordError       asked for a run, row or call that the landscape doesn't hold
     └── ProviderError          the LLM provider can't be used at all (key, deployment, address)
@@ -41,6 +42,10 @@ class SchemaVersionError(LandscapeError):
 
 class AuditError(LandscapeError):
     """A fact could not be recorded. Never an LLM error, never retried as a call."""
+
+
+class StorageError(AuditError):
+    """The database stayed away or busy, or is full or not writable. Whether the last facts arrived is not known."""
 
 
 class ErasedError(LandscapeError):

@@ -21,8 +21,12 @@ AT_ONCE = 500
 
 @dataclass(frozen=True)
 class Taken:
-    """What the calls for one question of one row took, all tries of an attempt together. None: none reported it."""
+    """What the calls for one question of one row took, all tries of an attempt together. None: none reported it.
 
+    `state_id` is the attempt that made them; None where nothing was asked.
+    """
+
+    state_id: str | None = None
     calls: int = 0
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -43,6 +47,11 @@ class GivenAnswer:
     def is_accepted(self) -> bool:
         """Whether the question has an answer."""
         return self.answer.status is AnswerStatus.ACCEPTED
+
+    @property
+    def is_reused(self) -> bool:
+        """Whether its reply was asked for by an earlier attempt or run."""
+        return self.taken.state_id not in (None, self.answer.state_id)
 
 
 def of_tokens(connection: sa.Connection, token_ids: Sequence[str]) -> dict[str, dict[str, GivenAnswer]]:
@@ -76,6 +85,7 @@ def _taken(connection: sa.Connection, given: Iterable[Answer]) -> dict[str, Take
     made = (
         sa.select(
             from_call.c.call_id,
+            from_call.c.state_id,
             sa.func.count().label("calls"),
             *(sa.func.sum(replies.c[name]).label(name) for name in ("prompt_tokens", "completion_tokens")),
             sa.func.sum(replies.c.cost_nanousd).label("cost_nanousd"),
@@ -84,7 +94,7 @@ def _taken(connection: sa.Connection, given: Iterable[Answer]) -> dict[str, Take
         )
         .join(tried, sa.and_(*same))
         .outerjoin(replies, replies.c.call_id == tried.c.call_id)
-        .group_by(from_call.c.call_id)
+        .group_by(from_call.c.call_id, from_call.c.state_id)
     )
     call_ids = sorted({answer.call_id for answer in given if answer.call_id})
     pages = (call_ids[start : start + AT_ONCE] for start in range(0, len(call_ids), AT_ONCE))

@@ -8,24 +8,32 @@ has run.
 Transactions are the same on both. One that reads sees a single state and can't write. One that decides is alone: no
 other transaction writes between what it reads and what it inserts (SQLite has one writer at any time; on PostgreSQL
 those who write share a lock that those who decide hold alone).
+
+A database that is away or busy is waited for, not for ever: `commit` tries again until its patience is over. Nothing
+waits without end: not for an answer of a server that is gone, not for a lock.
 """
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from elspeth_dagster.core.errors import AuditError, LandscapeError, SettingsError
+from elspeth_dagster.core.errors import LandscapeError, SettingsError
 from elspeth_dagster.landscape import migrations
+from elspeth_dagster.landscape.faults import Fault, fault_of, given_up, refusal, why
 
-BUSY_SECONDS = 60
+T = TypeVar("T")
+PATIENCE = 60.0  # seconds for which a database that is away or busy is waited for
+STARTING = 10.0  # the same when it is opened: a server that is just starting
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 SQLITE_SETTINGS = {"foreign_keys": 1, "synchronous": 2, "journal_mode": "wal"}
 POSTGRESQL_SETTINGS = {
     "fsync": "it could lose commits it has acknowledged",
@@ -35,30 +43,41 @@ POSTGRESQL_SETTINGS = {
     "server_encoding": "it can't keep every text",
 }
 SOUND = {"on", "remote_write", "remote_apply", "origin", "UTF8"}
+# Who is silent is gone: within a minute for both sides. libpq's names, then the server's.
+POSTGRESQL_CONNECT = {
+    "connect_timeout": 10,
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 45_000,
+}
+POSTGRESQL_SESSION = {"tcp_keepalives_idle": "20", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
 
 
 class Database:
     """An open landscape database. Cheap to open; one per process."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, patience: float = PATIENCE) -> None:
         self.engine = engine
+        self._patience = patience
+        self._failing_since: float | None = None
 
     @classmethod
-    def open(cls, url: str, *, create: bool = True, upgrade: bool = False) -> Database:
+    def open(cls, url: str, *, create: bool = True, upgrade: bool = False, patience: float = PATIENCE) -> Database:
         """Open the database at a SQLAlchemy url; make its tables if it has none and `create` is given.
 
         Raises SettingsError for a url of another kind, SchemaVersionError where `upgrade` is needed (and not given),
         LandscapeError where it can't be reached, holds other tables or would lose acknowledged commits.
         """
-        engine = _engine(url, create=create)
+        engine = _engine(url, create=create, patience=patience)
         try:
-            migrations.bring_up(engine, create=create, upgrade=upgrade)
+            _once_started(engine, lambda: migrations.bring_up(engine, create=create, upgrade=upgrade), patience)
         except BaseException as error:
             engine.dispose()
             if isinstance(error, sa.exc.SQLAlchemyError):
                 raise LandscapeError(f"{migrations.named(engine)} can't be opened: {why(error)}") from error
             raise
-        return cls(engine)
+        return cls(engine, patience)
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -77,12 +96,50 @@ class Database:
         Raises AuditError when the database refuses a record. Not to be nested: the inner one would wait for the outer.
         """
         try:
-            with self.engine.connect().execution_options(landscape_write=True) as connection, connection.begin():
-                if self._is_postgresql:
-                    connection.execute(_ALONE if alone else _BESIDE_OTHERS)
+            with self._transaction(alone=alone) as connection:
                 yield connection
         except sa.exc.SQLAlchemyError as error:
-            raise AuditError(f"the landscape refused a record: {why(error)}") from None
+            raise refusal(error) from None
+
+    def commit(self, work: Callable[[sa.Connection, bool], T], *, alone: bool = False) -> T:
+        """What `work` returns, run in such a transaction, once that is durable.
+
+        It is run again while the database is away or busy; its second argument tells whether the connection was lost
+        before, so that what it did may be on record. Then it is alone: a commit that was under way is over by then.
+        Raises AuditError when the database refuses a record, StorageError when it is full, can't be written, or has
+        failed every try for as long as there is patience.
+        """
+        started, was_lost, pause = time.monotonic(), False, FIRST_PAUSE
+        while True:
+            try:
+                with self._transaction(alone=alone or was_lost) as connection:
+                    done = work(connection, was_lost)
+                self._failing_since = None
+                return done
+            except sa.exc.SQLAlchemyError as error:
+                self._have_patience(error, started)
+                was_lost |= fault_of(error) is Fault.LOST
+            time.sleep(pause * random.uniform(0.5, 1))
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _have_patience(self, error: sa.exc.SQLAlchemyError, started: float) -> None:
+        """Raise what becomes of a failed try, unless another one is worth it.
+
+        Patience is one for all who write: who comes when it is over already gets a single try.
+        """
+        if not fault_of(error).passes:
+            raise refusal(error) from None
+        self._failing_since = self._failing_since or started
+        seconds = time.monotonic() - self._failing_since
+        if seconds >= self._patience:
+            raise given_up(error, seconds) from None
+
+    @contextmanager
+    def _transaction(self, *, alone: bool) -> Iterator[sa.Connection]:
+        with self.engine.connect().execution_options(landscape_write=True) as connection, connection.begin():
+            if self._is_postgresql:
+                connection.execute(_ALONE if alone else _BESIDE_OTHERS)
+            yield connection
 
     @property
     def _is_postgresql(self) -> bool:
@@ -97,15 +154,29 @@ _ALONE = sa.select(sa.func.pg_advisory_xact_lock(migrations.WRITING))
 _BESIDE_OTHERS = sa.select(sa.func.pg_advisory_xact_lock_shared(migrations.WRITING))
 
 
-def why(error: Exception) -> str:
-    """A database error in the database's own words, without the statement, its parameters and the values that
-    PostgreSQL quotes in its details: these may hold a row's text."""
-    cause = error.orig if isinstance(error, sa.exc.StatementError) and error.orig else error
-    in_short = getattr(getattr(cause, "diag", None), "message_primary", None)
-    return in_short or (str(cause) if isinstance(error, sa.exc.DBAPIError) else f"{type(cause).__name__}: {cause}")
+def _once_started(engine: sa.Engine, open_: Callable[[], None], patience: float) -> None:
+    """Open, waiting for a server that is just starting: it refuses connections, but hasn't asked who we are."""
+    seconds = min(patience, STARTING)
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return open_()
+        except sa.exc.OperationalError as error:
+            if not _may_be_starting(error):
+                raise
+            if time.monotonic() > until:
+                what = f"no connection for {seconds:.0f} seconds: {why(error)}"
+                raise LandscapeError(f"{migrations.named(engine)} can't be opened: {what}") from error
+        time.sleep(0.2)
 
 
-def _engine(url: str, *, create: bool) -> sa.Engine:
+def _may_be_starting(error: sa.exc.OperationalError) -> bool:
+    connection = getattr(error.orig, "pgconn", None)
+    knows_us = connection is not None and (connection.used_password or connection.needs_password)
+    return fault_of(error) is Fault.LOST and not knows_us
+
+
+def _engine(url: str, *, create: bool, patience: float = PATIENCE) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
     except (sa.exc.ArgumentError, ValueError) as error:
@@ -113,21 +184,19 @@ def _engine(url: str, *, create: bool) -> sa.Engine:
             "the landscape's url is not a SQLAlchemy url, like sqlite:////data/landscape.sqlite"
         ) from error
     if parsed.get_backend_name() == "sqlite":
-        return _sqlite_engine(parsed, create=create)
+        return _sqlite_engine(parsed, create=create, patience=patience)
     if parsed.get_backend_name() in ("postgresql", "postgres"):
-        return _postgresql_engine(parsed)
+        return _postgresql_engine(parsed, patience)
     raise SettingsError(f"the landscape is SQLite or PostgreSQL, not {parsed.get_backend_name()}")
 
 
-def _sqlite_engine(url: sa.URL, *, create: bool) -> sa.Engine:
+def _sqlite_engine(url: sa.URL, *, create: bool, patience: float) -> sa.Engine:
     if url.host or url.query or not Path(url.database or "").is_absolute():
         raise SettingsError(
             "a SQLite landscape is a file, given by its full path and without options: sqlite:////data/landscape.sqlite"
         )
     _see_to_the_file(Path(url.database or ""), create=create)
-    engine = sa.create_engine(
-        url.set(drivername="sqlite"), connect_args={"timeout": BUSY_SECONDS}, hide_parameters=True
-    )
+    engine = sa.create_engine(url.set(drivername="sqlite"), connect_args={"timeout": patience}, hide_parameters=True)
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -152,7 +221,7 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 
 def _set(connection: Any, name: str, value: object) -> None:
     """Going over to WAL doesn't wait for others who open the same new file, so it is tried until they are done."""
-    until = time.monotonic() + BUSY_SECONDS
+    until = time.monotonic() + PATIENCE
     while True:
         try:
             connection.execute(f"PRAGMA {name} = {value}")
@@ -169,22 +238,31 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _postgresql_engine(url: sa.URL) -> sa.Engine:
+def _postgresql_engine(url: sa.URL, patience: float) -> sa.Engine:
     engine = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_pre_ping=True,
         pool_size=4,
         client_encoding="utf8",
+        connect_args={name: value for name, value in POSTGRESQL_CONNECT.items() if name not in url.query},
         hide_parameters=True,
     )
-    event.listen(engine, "connect", _check_postgresql)
+    session = {"lock_timeout": f"{max(patience, 0.001) * 1000:.0f}", **POSTGRESQL_SESSION}
+
+    def set_up(connection: Any, _record: Any) -> None:
+        _set_up_postgresql(connection, session)
+
+    event.listen(engine, "connect", set_up)
     return engine
 
 
-def _check_postgresql(connection: Any, _record: Any) -> None:
-    with connection.cursor() as cursor:
-        for name, otherwise in POSTGRESQL_SETTINGS.items():
-            found = cursor.execute(f"SHOW {name}").fetchone()[0]
-            if found not in SOUND:
-                raise LandscapeError(f"PostgreSQL has {name} = {found}: {otherwise}")
-    connection.commit()
+def _set_up_postgresql(connection: Any, session: Mapping[str, str]) -> None:
+    """In one round trip: set what holds for the session, ask for what must hold."""
+    asked = [f"current_setting('{name}')" for name in POSTGRESQL_SETTINGS]
+    told = [f"set_config('{name}', '{value}', false)" for name, value in session.items()]
+    connection.autocommit = True
+    found = connection.execute(f"SELECT {', '.join([*asked, *told])}").fetchone()
+    connection.autocommit = False
+    for (name, otherwise), value in zip(POSTGRESQL_SETTINGS.items(), found, strict=False):
+        if value not in SOUND:
+            raise LandscapeError(f"PostgreSQL has {name} = {value}: {otherwise}")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import sqlalchemy as sa
 
 from elspeth_dagster.landscape.database import Database
+from elspeth_dagster.landscape.inserting import insert
 from elspeth_dagster.landscape.records import Fact
-from elspeth_dagster.landscape.writing import Writer, insert
+from elspeth_dagster.landscape.writing import Writer
+
+T = TypeVar("T")
 
 
 class Landscape:
@@ -33,14 +36,14 @@ class Landscape:
         with self._database.read() as connection:
             yield connection
 
-    @contextmanager
-    def decide(self) -> Iterator[sa.Connection]:
-        """A transaction that reads and, by what it read, inserts; durable when the block is left.
+    def decide(self, decision: Callable[[sa.Connection], T]) -> T:
+        """What `decision` returns, which reads and, by what it read, inserts; durable when this returns.
 
-        Nobody else writes meanwhile. Raises AuditError when the database refuses a record.
+        Nobody else writes meanwhile. After a lost connection it is run again, perhaps on what it has inserted itself
+        (then its commit had arrived): it must find that and return the same. Raises AuditError when the database
+        refuses a record, StorageError when it can't be written.
         """
-        with self._database.write(alone=True) as connection:
-            yield connection
+        return self._database.commit(lambda connection, _was_lost: decision(connection), alone=True)
 
     def write(self, *facts: Fact) -> None:
         """Return when the facts are durable. Raises AuditError when they can't be recorded."""

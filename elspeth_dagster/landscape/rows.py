@@ -13,8 +13,8 @@ from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.landscape import payloads
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Fact, Payload, Row, RowRejection, Token
-from elspeth_dagster.landscape.schema import node_states, row_rejections, rows, tokens
-from elspeth_dagster.landscape.words import TokenKind
+from elspeth_dagster.landscape.schema import node_states, row_rejections, rows, token_outcomes, tokens
+from elspeth_dagster.landscape.words import Outcome, TokenKind
 
 PAGE = 500
 
@@ -103,6 +103,19 @@ def slice_token(connection: sa.Connection, run_id: str, node_id: str) -> str | N
         .where(node_states.c.run_id == run_id, node_states.c.node_id == node_id)
         .limit(1)
     )
+
+
+def without_result(connection: sa.Connection, run_id: str, node_id: str) -> list[str]:
+    """The keys of the rows whose run did not see them through, in source order."""
+    open_ones = (
+        sa.select(rows.c.row_key)
+        .join(tokens, tokens.c.row_id == rows.c.row_id)
+        .outerjoin(token_outcomes, token_outcomes.c.token_id == tokens.c.token_id)
+        .where(rows.c.run_id == run_id, rows.c.node_id == node_id)
+        .where(token_outcomes.c.outcome.is_(None) | (token_outcomes.c.outcome == Outcome.INTERRUPTED))
+        .order_by(rows.c.row_index)
+    )
+    return list(connection.scalars(open_ones))
 
 
 def in_source_order(landscape: Landscape, run_id: str, node_id: str) -> Iterator[list[AdmittedRow]]:

@@ -36,6 +36,9 @@ from elspeth_dagster.landscape.schema import (
 )
 from elspeth_dagster.landscape.words import Mode, Outcome, ReplyOutcome, RunStatus, StateStatus
 
+LAST_OPS = ("collect_results", "verify_answers")
+"""The ops that a walk ends with."""
+
 
 def begin(
     landscape: Landscape,
@@ -50,7 +53,8 @@ def begin(
     A run takes over from the one before it for the same slice: see `_succeeding`. Raises AuditError for a run that is
     there with other nodes.
     """
-    with landscape.decide() as connection:
+
+    def begin_or_compare(connection: sa.Connection) -> None:
         insert(connection, configs)
         if not _exists(connection, runs.c.run_id == run.run_id):
             insert(connection, [_succeeding(connection, run, reuse)])
@@ -59,6 +63,8 @@ def begin(
             insert(connection, [*nodes_, *edges])
         elif sorted(recorded) != sorted(nodes_):
             raise AuditError(f"run {run.run_id} is on record with another configuration of {nodes_[0].assessment}")
+
+    landscape.decide(begin_or_compare)
 
 
 def _exists(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> bool:
@@ -121,17 +127,11 @@ def of_lineage_until(connection: sa.Connection, run: Run) -> set[str]:
     return set(connection.scalars(sa.select(runs.c.run_id).where(until)))
 
 
-def last_completed(connection: sa.Connection, assessment: str, partition_keys: str) -> Run | None:
-    """The last run that asked the questions of a slice and completed."""
-    completed = (
-        sa.select(*runs.c)
-        .join(run_ends, run_ends.c.run_id == runs.c.run_id)
-        .where(runs.c.partition_keys == partition_keys, runs.c.mode == Mode.ASK)
-        .where(run_ends.c.status == RunStatus.COMPLETED)
-        .order_by(runs.c.started_at.desc())
-    )
-    found = (Run(*row) for row in connection.execute(completed))
-    return next((run for run in found if assessment in json.loads(run.assessments)), None)
+def last_collected(connection: sa.Connection, assessment: str, partition_keys: str) -> Run | None:
+    """The last run that asked the questions of a slice and collected its results."""
+    asked = runs.select().where(runs.c.partition_keys == partition_keys, runs.c.mode == Mode.ASK)
+    found = (Run(*row) for row in connection.execute(asked.order_by(runs.c.started_at.desc())))
+    return next((run for run in found if assessment in _collected(connection, run.run_id)), None)
 
 
 def not_ended(connection: sa.Connection, assessment: str | None = None) -> list[Run]:
@@ -168,10 +168,13 @@ def node_config(connection: sa.Connection, run_id: str, node_id: str) -> Json:
 
 def end_if_all_collected(landscape: Landscape, run_id: str) -> None:
     """End a run as completed once each of its assessments has collected its results; leave nothing open."""
-    with landscape.decide() as connection:
+
+    def end_if_so(connection: sa.Connection) -> None:
         expected = set(json.loads(get(connection, run_id).assessments))
         if expected <= _collected(connection, run_id) and end_of(connection, run_id) is None:
             _end(connection, RunEnd(run_id, RunStatus.COMPLETED, None, now()))
+
+    landscape.decide(end_if_so)
 
 
 def _collected(connection: sa.Connection, run_id: str) -> set[str]:
@@ -179,7 +182,7 @@ def _collected(connection: sa.Connection, run_id: str) -> set[str]:
         sa.select(nodes.c.assessment)
         .join(node_states, (node_states.c.run_id == nodes.c.run_id) & (node_states.c.node_id == nodes.c.node_id))
         .join(node_state_ends, node_state_ends.c.state_id == node_states.c.state_id)
-        .where(nodes.c.run_id == run_id, nodes.c.op_name == "collect_results")
+        .where(nodes.c.run_id == run_id, nodes.c.op_name.in_(LAST_OPS))
         .where(node_state_ends.c.status == StateStatus.COMPLETED)
     )
     return set(connection.scalars(completed))
@@ -191,11 +194,15 @@ def end(landscape: Landscape, run_id: str, status: RunStatus, detail: str) -> bo
     Its open states end as interrupted, its calls without a reply as unknown, and its tokens without a fate as
     interrupted. After that the database takes no more facts of this run.
     """
-    with landscape.decide() as connection:
-        if end_of(connection, run_id) is not None:
-            return False
-        _end(connection, RunEnd(run_id, status, detail, now()))
-        return True
+    run_end = RunEnd(run_id, status, detail, now())
+
+    def end_or_leave(connection: sa.Connection) -> bool:
+        on_record = end_of(connection, run_id)
+        if on_record is None:
+            _end(connection, run_end)
+        return on_record in (None, run_end)
+
+    return landscape.decide(end_or_leave)
 
 
 def _end(connection: sa.Connection, run_end: RunEnd) -> None:

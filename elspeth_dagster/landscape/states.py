@@ -35,32 +35,38 @@ def open_state(landscape: Landscape, execution: Execution, token_id: str, *also:
     An earlier attempt that is still open belongs to a step that is gone: it ends as interrupted, and its calls
     without a reply as unknown.
     """
-    with landscape.decide() as connection:
+    first = NodeState(
+        state_id=new_id(),
+        run_id=execution.run_id,
+        node_id=execution.node_id,
+        token_id=token_id,
+        attempt=1,
+        step_key=execution.step_key,
+        retry_number=execution.retry_number,
+        host=execution.host,
+        pid=execution.pid,
+        started_at=now(),
+    )
+
+    def open_next(connection: sa.Connection) -> NodeState:
         earlier = _attempts(connection, execution.node_id, token_id)
-        state = NodeState(
-            state_id=new_id(),
-            run_id=execution.run_id,
-            node_id=execution.node_id,
-            token_id=token_id,
-            attempt=len(earlier) + 1,
-            step_key=execution.step_key,
-            retry_number=execution.retry_number,
-            host=execution.host,
-            pid=execution.pid,
-            started_at=now(),
-        )
-        left = [state_id for state_id, ended in earlier if not ended]
+        if own := [one for one, _ in earlier if one.state_id == first.state_id]:
+            return own[0]
+        state = first._replace(attempt=len(earlier) + 1)
+        left = [one.state_id for one, ended in earlier if not ended]
         insert(connection, [*also, *_close(connection, left), state])
-    return state
+        return state
+
+    return landscape.decide(open_next)
 
 
-def _attempts(connection: sa.Connection, node_id: str, token_id: str) -> list[tuple[str, bool]]:
+def _attempts(connection: sa.Connection, node_id: str, token_id: str) -> list[tuple[NodeState, bool]]:
     found = (
-        sa.select(node_states.c.state_id, node_state_ends.c.state_id.is_not(None))
+        sa.select(*node_states.columns, node_state_ends.c.state_id.is_not(None))
         .outerjoin(node_state_ends, node_state_ends.c.state_id == node_states.c.state_id)
         .where(node_states.c.token_id == token_id, node_states.c.node_id == node_id)
     )
-    return [(state_id, ended) for state_id, ended in connection.execute(found)]
+    return [(NodeState(*state), ended) for *state, ended in connection.execute(found)]
 
 
 def _close(connection: sa.Connection, state_ids: list[str], why: str = runs.STEP_IS_GONE) -> Iterator[Fact]:
@@ -72,8 +78,14 @@ def _close(connection: sa.Connection, state_ids: list[str], why: str = runs.STEP
 def interrupt(landscape: Landscape, open_states: Sequence[NodeState], why: str) -> None:
     """The end of states whose step was told to stop; their calls without a reply may have been paid: unknown."""
     landscape.write()  # what was handed over before is on record first
-    with landscape.decide() as connection:
-        insert(connection, list(_close(connection, [state.state_id for state in open_states], why)))
+    state_ids = [state.state_id for state in open_states]
+
+    def close_those_open(connection: sa.Connection) -> None:
+        ended = sa.select(node_state_ends.c.state_id).where(node_state_ends.c.state_id.in_(state_ids))
+        left = set(state_ids) - set(connection.scalars(ended))
+        insert(connection, _close(connection, sorted(left), why))
+
+    landscape.decide(close_those_open)
 
 
 def is_overtaken(connection: sa.Connection, execution: Execution) -> bool:

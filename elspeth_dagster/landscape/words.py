@@ -82,7 +82,8 @@ class Outcome(StrEnum):
     """The terminal fate of a token.
 
     assessed: a row with all its answers. partial: a row that keeps those it has. failed: a row without a result.
-    completed: a batch or slice that went its way. interrupted: whatever an ended run left without a fate.
+    completed: a batch or slice that went its way, or a row whose answers were
+    only verified. interrupted: whatever an ended run left without a fate.
     """
 
     ASSESSED = "assessed"

@@ -4,6 +4,10 @@ A caller hands over facts and goes on only when they are committed. While one gr
 gathers, so durability costs a caller a few milliseconds and the process almost nothing. Facts handed over together
 are committed together or not at all. Where a group is refused, each hand-over is tried by itself, so that only the
 one at fault fails, with an AuditError.
+
+A database that is away or busy is waited for, for as long as it has patience. From the first lost connection on,
+nobody knows whether a commit of the group arrived, so whatever is tried of it then is inserted again: see `inserting`.
+Where the database itself is at fault in the end, no caller of the group goes on.
 """
 
 from __future__ import annotations
@@ -11,23 +15,20 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
-from elspeth_dagster.core.errors import AuditError
-from elspeth_dagster.landscape.database import Database, why
-from elspeth_dagster.landscape.records import TABLES, Fact, Payload
-from elspeth_dagster.landscape.schema import metadata, node_state_ends, payloads, run_ends
+from elspeth_dagster.core.errors import AuditError, StorageError
+from elspeth_dagster.landscape.database import Database
+from elspeth_dagster.landscape.faults import why
+from elspeth_dagster.landscape.inserting import insert, insert_again
+from elspeth_dagster.landscape.records import Fact
 
 GROUP = 512
-# Parents first; ends last, since after the end of a state or a run nothing more of it is taken.
-ENDS = (node_state_ends, run_ends)
-ORDER = {table: (table in ENDS, position) for position, table in enumerate(metadata.sorted_tables)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,18 @@ class _HandOver:
             self.done.set_result(None)
         else:
             self.done.set_exception(error)
+
+
+@dataclass(slots=True)
+class _Insertion:
+    """Facts to insert, and whether a commit of them may have arrived."""
+
+    facts: Sequence[Fact]
+    may_be_there: bool = False
+
+    def __call__(self, connection: sa.Connection, was_lost: bool) -> None:
+        self.may_be_there |= was_lost
+        (insert_again if self.may_be_there else insert)(connection, self.facts)
 
 
 class Writer:
@@ -104,51 +117,20 @@ class Writer:
         return group
 
     def _commit(self, group: list[_HandOver]) -> list[AuditError | None]:
-        error = self._try(fact for hand_over in group for fact in hand_over.facts)
-        if error is None or len(group) == 1:
+        together = _Insertion([fact for hand_over in group for fact in hand_over.facts])
+        error = self._try(together)
+        if error is None or isinstance(error, StorageError) or len(group) == 1:
             return [error] * len(group)
-        return [self._try(hand_over.facts) for hand_over in group]
+        return [self._try(_Insertion(hand_over.facts, together.may_be_there)) for hand_over in group]
 
-    def _try(self, facts: Iterable[Fact]) -> AuditError | None:
+    def _try(self, insertion: _Insertion) -> AuditError | None:
         try:
-            with self._database.write() as connection:
-                insert(connection, facts)
+            self._database.commit(insertion)
         except AuditError as error:
             return error
         except Exception as error:  # whatever it is, the caller must learn it and nothing may be sent
             return AuditError(f"a fact can't be recorded: {why(error)}").with_traceback(error.__traceback__)
         return None
-
-
-def insert(connection: sa.Connection, facts: Iterable[Fact]) -> None:
-    """Insert facts of any kinds, in whatever order they come. A payload that is there already is left as it is."""
-    by_table: dict[sa.Table, list[Fact]] = {}
-    for fact in facts:
-        by_table.setdefault(TABLES[type(fact)], []).append(fact)
-    for table in sorted(by_table, key=ORDER.__getitem__):
-        if table is payloads:
-            _insert_payloads(connection, by_table[table])
-        else:
-            connection.execute(_INSERTS[table], [fact._asdict() for fact in by_table[table]])
-
-
-def _insert_payloads(connection: sa.Connection, facts: Iterable[Fact]) -> None:
-    """Each payload once, in one order in every process so that two of them can't wait for each other."""
-    distinct = {fact.ref: fact._asdict() for fact in facts if isinstance(fact, Payload)}
-    connection.execute(_PAYLOAD_INSERTS[connection.dialect.name], [distinct[ref] for ref in sorted(distinct)])
-
-
-def _payload_insert_if_absent() -> sa.Insert:
-    values = sa.select(*(sa.bindparam(column.name, type_=column.type) for column in payloads.columns))
-    absent = ~sa.exists().where(payloads.c.ref == sa.bindparam("ref", type_=payloads.c.ref.type))
-    return payloads.insert().from_select([column.name for column in payloads.columns], values.where(absent))
-
-
-_INSERTS = {table: table.insert() for table in metadata.sorted_tables}
-_PAYLOAD_INSERTS = {
-    "sqlite": _payload_insert_if_absent(),
-    "postgresql": postgresql.insert(payloads).on_conflict_do_nothing(),
-}
 
 
 def _settle(group: Sequence[_HandOver], errors: Sequence[AuditError | None]) -> None:

@@ -6,7 +6,7 @@ DataFrame, and any DataFrame can be kept this way.
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,11 +26,15 @@ EXACT_TYPES = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it comes from the record, a batch at a time, and the state that makes it."""
+    """A table as it comes from the record, a batch at a time, and the state that makes it.
+
+    `facts` are metadata that is known when all batches have come.
+    """
 
     schema: pa.Schema
     batches: Iterator[pa.RecordBatch]
     state: NodeState
+    facts: Callable[[], Mapping[str, Any]] = dict
 
 
 class ParquetIOManager(dg.UPathIOManager):
@@ -54,6 +58,7 @@ class ParquetIOManager(dg.UPathIOManager):
             aside.unlink(missing_ok=True)
         context.add_output_metadata({"dagster/row_count": written.rows, "sha256": written.sha256})
         if isinstance(obj, Table):
+            context.add_output_metadata(dict(obj.facts()))
             self._landscape.write(_artifact(context, obj.state, path, written))
 
     def load_from_path(self, context: dg.InputContext, path: UPath) -> pd.DataFrame:

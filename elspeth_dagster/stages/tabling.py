@@ -37,6 +37,7 @@ TAKEN = [
     ("status", pa.string()),
     ("reason", pa.string()),
     ("detail", pa.string()),
+    ("reused", pa.bool_()),
     ("attempts", pa.int64()),
     ("prompt_tokens", pa.int64()),
     ("completion_tokens", pa.int64()),

@@ -113,8 +113,8 @@ DEFINITIONS: dict[str, Change] = {
     "partitions.dynamic": {"partitions": {"dynamic": "tenders"}},
     "schedule": {"schedule": "0 7 * * *"},
 }
-IN_RUNS = {"source.path", "errors.repair", "errors.retry_seconds"}
-"""What only a run can show: walk/test_sources.py, walk/test_replies.py."""
+IN_RUNS = {"source.path", "errors.repair", "errors.retry_seconds", "errors.on_unknown"}
+"""What only a run can show: walk/test_sources.py, walk/test_replies.py, walk/test_reuse.py."""
 
 
 def leaves() -> set[str]:

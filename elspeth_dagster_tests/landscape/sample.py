@@ -88,6 +88,11 @@ def an_open_run(run_id: str) -> list[Fact]:
     return a_run(run_id)[:-1]
 
 
+def a_running_run(run_id: str) -> list[Fact]:
+    """The same, with its state still at work."""
+    return [fact for fact in an_open_run(run_id) if not isinstance(fact, NodeStateEnd)]
+
+
 def a_token(name: str) -> Token:
     """A fact that needs nothing but run r1."""
     return Token(name, "r1", TokenKind.BATCH, None)
@@ -106,7 +111,8 @@ def only(kind: type[F], facts: Iterable[Fact]) -> F:
 def parents_of(table: sa.Table, facts: Iterable[Fact]) -> list[Fact]:
     """Those of a run's facts that a fact of `table` may refer to."""
     before = set(takewhile(lambda other: other is not table, metadata.sorted_tables))
-    return [fact for fact in facts if TABLES[type(fact)] in before and not isinstance(fact, RunEnd)]
+    ends = (RunEnd, NodeStateEnd)  # after these nothing more is taken
+    return [fact for fact in facts if TABLES[type(fact)] in before and not isinstance(fact, ends)]
 
 
 def recorded(connection: sa.Connection, kind: type[F]) -> list[F]:

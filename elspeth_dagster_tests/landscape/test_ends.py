@@ -164,7 +164,7 @@ def test_a_run_that_has_ended_takes_no_more_facts_of_any_kind(database: Database
         insert(connection, a_run("r1")[-1:])
         for table in metadata.sorted_tables:
             if "run_id" in table.columns and table.name not in ("runs", "run_ends"):
-                assert "this run has ended" in after_the_end(connection, table), table.name
+                assert "has ended" in after_the_end(connection, table), table.name
 
 
 def test_without_that_guard_a_step_that_outlived_its_run_would_leave_a_token_open(database: Database) -> None:
@@ -232,7 +232,7 @@ def test_a_run_begun_again_must_be_the_same(landscape: Landscape) -> None:
     for _ in range(2):
         runs.begin(landscape, lost, nodes, edges, configs)
     with landscape.read() as connection:
-        assert runs.get(connection, "r1") == lost._replace(parent_run_id=None)
+        assert runs.get(connection, "r1") == lost._replace(parent_run_id=None, root_run_id="r1")
     changed = [node._replace(version="2") for node in nodes]
     with pytest.raises(AuditError, match="another configuration of a"):
         runs.begin(landscape, run, changed, edges, configs)

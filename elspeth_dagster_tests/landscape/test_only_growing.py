@@ -10,11 +10,13 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+from elspeth_dagster.landscape import states
 from elspeth_dagster.landscape.columns import Hash, Number
 from elspeth_dagster.landscape.database import Database
+from elspeth_dagster.landscape.records import NodeState
 from elspeth_dagster.landscape.schema import metadata
 from elspeth_dagster.landscape.writing import insert
-from elspeth_dagster_tests.landscape.sample import a_run, an_open_run
+from elspeth_dagster_tests.landscape.sample import a_run, a_running_run, only
 
 Execute = Callable[[str], object]
 Statements = Iterator[tuple[str, str]]
@@ -22,9 +24,11 @@ Statements = Iterator[tuple[str, str]]
 
 @pytest.fixture
 def recorded(database: Database) -> Database:
-    """A database with a row in every table: a run that goes on, and one that has ended."""
+    """A database with a row in every table: a run that goes on with a state at work, a state and a run that ended."""
+    at_work = a_running_run("r1")
+    earlier = only(NodeState, at_work)._replace(state_id="r1-earlier", attempt=2)
     with database.write() as connection:
-        insert(connection, an_open_run("r1"))
+        insert(connection, [*at_work, earlier, states.end(earlier, {})])
         insert(connection, a_run("r2")[:2])
         insert(connection, a_run("r2")[-1:])
     return database

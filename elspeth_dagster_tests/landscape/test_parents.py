@@ -22,6 +22,7 @@ from elspeth_dagster.resources.landscape import LandscapeResource
 from elspeth_dagster_tests.landscape.sample import (
     RECORDS,
     a_run,
+    a_running_run,
     an_open_run,
     count,
     only,
@@ -57,8 +58,8 @@ def refusal(connection: sa.Connection, fact: Fact) -> str:
 def two_runs(database: Database) -> Database:
     """A database with two runs that go on."""
     with database.write() as connection:
-        insert(connection, an_open_run("r1"))
-        insert(connection, an_open_run("r2"))
+        insert(connection, a_running_run("r1"))
+        insert(connection, a_running_run("r2"))
     return database
 
 
@@ -129,8 +130,8 @@ def by_a_transaction(url: str, fact: Fact) -> None:
 
 
 def by_a_decision(url: str, fact: Fact) -> None:
-    with Landscape.open(url) as landscape, landscape.decide() as connection:
-        insert(connection, [fact])
+    with Landscape.open(url) as landscape:
+        landscape.decide(lambda connection: insert(connection, [fact]))
 
 
 def by_the_writer(url: str, fact: Fact) -> None:

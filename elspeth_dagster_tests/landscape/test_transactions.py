@@ -59,11 +59,14 @@ def test_a_transaction_that_raises_leaves_nothing(database: Database) -> None:
 
 def test_nobody_writes_while_another_decides(landscape: Landscape) -> None:
     write = threading.Thread(target=landscape.write, args=[Payload.of(b"later")])
-    with landscape.decide() as connection:
+
+    def decide(connection: sa.Connection) -> None:
         write.start()
         write.join(timeout=0.3)
         assert write.is_alive()
         assert count(connection, payloads) == 0
+
+    landscape.decide(decide)
     write.join(timeout=30)
     with landscape.read() as connection:
         assert count(connection, payloads) == 1
@@ -119,8 +122,9 @@ def test_a_run_that_two_steps_begin_at_once_is_begun_once(database_url: str) -> 
 
 
 def test_a_refused_decision_is_an_audit_error_without_the_statement(landscape: Landscape) -> None:
-    with pytest.raises(AuditError) as refused, landscape.decide() as connection:
-        insert(connection, [only(Run, a_run("r1"))._replace(host="the row's text")])
+    orphan = only(Run, a_run("r1"))._replace(host="the row's text")
+    with pytest.raises(AuditError) as refused:
+        landscape.decide(lambda connection: insert(connection, [orphan]))
     assert "foreign key" in str(refused.value).lower()
     assert "INSERT" not in str(refused.value)
     assert refused.value.__cause__ is None

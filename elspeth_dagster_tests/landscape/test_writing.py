@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from typing import TypeVar
 
 import psycopg
 import pytest
@@ -26,6 +27,7 @@ from elspeth_dagster.landscape.schema import payloads
 from elspeth_dagster.landscape.writing import Writer, insert
 from elspeth_dagster_tests.landscape.sample import a_run, a_token, an_open_run, count, only, recorded
 
+T = TypeVar("T")
 SECRET = "Example, born 1950-04-01"
 GOOD = [Payload.of(f"good {number}".encode()) for number in range(4)]
 
@@ -118,11 +120,13 @@ def test_a_fact_is_seen_by_everybody_when_record_returns(writer: Writer, databas
 class Forgetful(Database):
     """A database that acknowledges what it has not committed."""
 
-    @contextmanager
-    def write(self, *, alone: bool = False) -> Iterator[sa.Connection]:
-        with super().write(alone=alone) as connection:
-            yield connection
+    def commit(self, work: Callable[[sa.Connection, bool], T], *, alone: bool = False) -> T:
+        def work_and_forget(connection: sa.Connection, was_lost: bool) -> T:
+            done = work(connection, was_lost)
             connection.rollback()
+            return done
+
+        return super().commit(work_and_forget, alone=alone)
 
 
 def test_a_writer_that_acknowledged_too_early_would_be_seen_through(database: Database, database_url: str) -> None:
@@ -236,8 +240,7 @@ def record(landscape: Landscape, fact: Fact) -> None:
 
 
 def decide(landscape: Landscape, fact: Fact) -> None:
-    with landscape.decide() as connection:
-        insert(connection, [fact])
+    landscape.decide(lambda connection: insert(connection, [fact]))
 
 
 def test_the_databases_own_error_would_hold_them(database: Database) -> None:

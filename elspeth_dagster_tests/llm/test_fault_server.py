@@ -108,6 +108,20 @@ def test_answers_follow_from_body_try_and_seed(server: FaultServer) -> None:
     assert content(server, "a") != first
 
 
+def test_content_may_follow_from_the_body_alone(server: FaultServer) -> None:
+    server.configure(content_by="body")
+    of_a = {content(server, "a") for _ in range(5)}
+    assert len(of_a) == 1
+    assert of_a != {content(server, "b")}
+
+
+def test_a_share_of_bodies_fares_alike_at_every_try(server: FaultServer) -> None:
+    server.configure(body_shares={"400": 0.3})
+    statuses = [[post(server, f"number {n}")[0] for _ in range(3)] for n in range(100)]
+    assert all(len(set(of_body)) == 1 for of_body in statuses)
+    assert 15 <= sum(of_body[0] == 400 for of_body in statuses) <= 45
+
+
 def test_every_answer_has_its_own_id(server: FaultServer) -> None:
     ids = {post(server, text)[1]["id"] for text in "aabbcc"}
     assert len(ids) == 6

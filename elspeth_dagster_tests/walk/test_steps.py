@@ -3,8 +3,6 @@
 import hashlib
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -13,7 +11,7 @@ import pytest
 
 from elspeth_dagster.core.errors import LandscapeError
 from elspeth_dagster_tests.fault_server import FaultServer
-from elspeth_dagster_tests.project import Project, job_of_trial_folder, rows_of_texts
+from elspeth_dagster_tests.project import Project, rows_of_texts
 
 RETRYING = """
 alone = defs
@@ -71,20 +69,12 @@ def test_a_killed_steps_next_attempt_closes_it_and_goes_on(project: Project, ser
 def test_a_step_re_executed_without_those_before_it_is_told_what_to_do(sqlite_project: Project) -> None:
     sqlite_project.declare()
     sqlite_project.write_rows(rows_of_texts(1))
-    trial = {"TRIAL_FOLDER": str(sqlite_project.folder), "TRIAL_JOB": "trial_job"}
-    with sqlite_project.in_env(trial), dg.DagsterInstance.get() as instance:
-        run = dg.execute_job(dg.reconstructable(job_of_trial_folder), instance=instance)
-        assert run.success
-        again = dg.execute_job(
-            dg.reconstructable(job_of_trial_folder),
-            instance=instance,
-            reexecution_options=dg.ReexecutionOptions(
-                parent_run_id=run.run_id, step_selection=["trial.collect_results"]
-            ),
-        )
-        failures = [event for event in again.all_events if event.event_type_value == "STEP_FAILURE"]
+    run = sqlite_project.run_in_processes()
+    assert run.success
+    again = sqlite_project.run_again(run.run_id, steps=["trial.collect_results"])
+    [failure] = [event for event in again.all_events if event.event_type_value == "STEP_FAILURE"]
     assert not again.success
-    assert "Re-execute all steps" in failures[0].step_failure_data.error_display_string
+    assert "re-execute all steps" in failure.step_failure_data.error_display_string
 
 
 def test_a_table_that_can_not_be_written_leaves_the_old_one_and_a_failed_state(sqlite_project: Project) -> None:
@@ -119,28 +109,14 @@ def test_every_table_is_an_artifact_with_the_hash_of_its_file(sqlite_project: Pr
     assert (artifact["size"], bytes(artifact["content_hash"])) == (len(data), hashlib.sha256(data).digest())
 
 
-def kill_the_run(project: Project, run: subprocess.Popen[bytes], seconds: float = 120) -> None:
-    """Kill -9 the whole process group of a run once it has a call in flight."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        time.sleep(0.1)
-        try:
-            if project.fact("SELECT count(*) FROM calls") > 0:
-                break
-        except LandscapeError:  # it is not made yet
-            continue
-    os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
-
-
 def test_a_launch_after_a_killed_run_takes_over_and_leaves_nothing_open(project: Project, server: FaultServer) -> None:
     server.configure(first_tries={"act": "hang", "times": 1})
     project.declare()
     project.write_rows(rows_of_texts(2))
-    command = [sys.executable, "-m", "dagster", "job", "execute", "-f", "trial/definitions.py", "-j", "trial_job"]
-    env = {**os.environ, **project.env, "PYTHONPATH": os.pathsep.join(sys.path)}
-    run = subprocess.Popen(command, cwd=project.folder, env=env, start_new_session=True, stderr=subprocess.DEVNULL)
-    kill_the_run(project, run)
+    run = project.launch()
+    project.wait_for("SELECT count(*) FROM calls", 1)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate()
     result = project.run()
     assert result.success
     first, second = project.facts(

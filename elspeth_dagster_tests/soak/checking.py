@@ -1,0 +1,285 @@
+"""The figures: what the record, the provider and the processes disagree on, when a slice is done.
+
+Each figure is a list of what is wrong, in words. The record is read by plain SQL, so that no code of the package
+stands between it and its judge.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from elspeth_dagster.landscape.schema import metadata
+from elspeth_dagster_tests.project import Project
+from elspeth_dagster_tests.soak.acknowledging import key_columns, noted
+
+RUNS = (
+    "SELECT r.run_id, r.root_run_id, e.status FROM runs r LEFT JOIN run_ends e ON e.run_id = r.run_id "
+    "ORDER BY r.started_at"
+)
+FATES = (
+    "SELECT t.run_id, t.token_id, t.kind, w.row_key, o.outcome FROM tokens t "
+    "LEFT JOIN rows w ON w.row_id = t.row_id LEFT JOIN token_outcomes o ON o.token_id = t.token_id"
+)
+CALLS = (
+    "SELECT c.call_id, c.run_id, c.request_ref, c.query_key, c.sent_at, w.row_key, p.outcome, p.http_status, "
+    "p.received_at FROM calls c JOIN tokens t ON t.token_id = c.token_id JOIN rows w ON w.row_id = t.row_id "
+    "LEFT JOIN replies p ON p.call_id = c.call_id"
+)
+OPEN_STATES = (
+    "SELECT s.state_id, s.node_id FROM node_states s LEFT JOIN node_state_ends e ON e.state_id = s.state_id "
+    "WHERE e.state_id IS NULL"
+)
+ARTIFACTS = (
+    "SELECT a.asset_key, a.content_hash FROM artifacts a JOIN run_ends e ON e.run_id = a.run_id "
+    "WHERE e.status = 'completed'"
+)
+TABLES = ("results", "answers", "failures", "rejections")
+FINAL = ("assessed", "partial", "failed")
+
+
+@dataclass
+class Evidence:
+    """What each witness says of one slice. `torn` is what was seen between the launches."""
+
+    expected_keys: set[str]
+    undisturbed: bytes | None
+    requests: list[dict[str, Any]]
+    acknowledged: list[tuple[str, tuple[Any, ...]]]
+    runs: list[dict[str, Any]]
+    fates: list[dict[str, Any]]
+    calls: list[dict[str, Any]]
+    open_states: list[dict[str, Any]]
+    tables: dict[str, bytes | None]
+    artifacts: set[tuple[str, bytes]]
+    keys: dict[str, set[tuple[Any, ...]]]
+    torn: list[str] = field(default_factory=list)
+
+    @property
+    def billed(self) -> list[dict[str, Any]]:
+        """The requests that the provider answered with 200."""
+        return [request for request in self.requests if request["status"] == 200]
+
+
+def gather(
+    project: Project, folder: Path, requests: list[dict[str, Any]], expected_keys: set[str], undisturbed: bytes | None
+) -> Evidence:
+    """Read what there is of a slice that is done."""
+    calls = project.facts(CALLS)
+    for call in calls:
+        call["request_ref"] = "sha256:" + bytes(call["request_ref"]).hex()
+    acknowledged = list(noted(folder))
+    return Evidence(
+        expected_keys=expected_keys,
+        undisturbed=undisturbed,
+        requests=requests,
+        acknowledged=acknowledged,
+        runs=project.facts(RUNS),
+        fates=project.facts(FATES),
+        calls=calls,
+        open_states=project.facts(OPEN_STATES),
+        tables={name: table(project, name) for name in TABLES},
+        artifacts={(row["asset_key"], bytes(row["content_hash"])) for row in project.facts(ARTIFACTS)},
+        keys={name: _keys(project, name) for name in {name for name, _ in acknowledged}},
+    )
+
+
+def _keys(project: Project, name: str) -> set[tuple[Any, ...]]:
+    columns = ", ".join(key_columns(metadata.tables[name]))
+    return {tuple(row.values()) for row in project.facts(f"SELECT {columns} FROM {name}")}
+
+
+def tables_folder(project: Project) -> Path:
+    """Where the tables of the assessment are."""
+    return project.home / "storage" / "trial"
+
+
+def table(project: Project, name: str) -> bytes | None:
+    """The bytes of a table; None when there is none."""
+    path = tables_folder(project) / f"{name}.parquet"
+    return path.read_bytes() if path.exists() else None
+
+
+def torn_tables(project: Project) -> list[str]:
+    """The tables in their place that are no whole Parquet file."""
+    return [path.name for path in tables_folder(project).glob("[!.]*.parquet") if not _is_whole(path)]
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        pq.read_table(path)
+    except (pa.ArrowInvalid, OSError):
+        return False
+    return True
+
+
+def is_done(project: Project) -> bool:
+    """Whether a run of the slice completed, by the record."""
+    return any(run["status"] == "completed" for run in project.facts(RUNS))
+
+
+# What must be nothing ------------------------------------------------------------------------------------------------
+
+
+def rows_without_one_outcome(evidence: Evidence) -> list[str]:
+    """Source rows that don't have exactly one final outcome in the run that completed, and tokens of any ended run
+    that don't have exactly one outcome."""
+    completed = {run["run_id"] for run in evidence.runs if run["status"] == "completed"}
+    ended = {run["run_id"] for run in evidence.runs if run["status"] is not None}
+    finals = Counter(
+        fate["row_key"] for fate in evidence.fates if fate["run_id"] in completed and fate["outcome"] in FINAL
+    )
+    rows = [f"row {key}: {finals[key]} outcomes" for key in sorted(evidence.expected_keys) if finals[key] != 1]
+    of_token = Counter(
+        fate["token_id"] for fate in evidence.fates if fate["run_id"] in ended and fate["outcome"] is not None
+    )
+    tokens = {fate["token_id"]: fate["kind"] for fate in evidence.fates if fate["run_id"] in ended}
+    return rows + [f"{kind} {token}: {of_token[token]}" for token, kind in tokens.items() if of_token[token] != 1]
+
+
+def acknowledged_and_lost(evidence: Evidence) -> list[str]:
+    """Facts that a process was told are durable, and that are not in the database."""
+    return [f"{name} {key}" for name, key in evidence.acknowledged if key not in evidence.keys[name]]
+
+
+def billed_without_intent(evidence: Evidence) -> list[str]:
+    """Requests answered with 200 that no call on record stands for."""
+    known = {call["call_id"] for call in evidence.calls}
+    return [_name(request) for request in evidence.billed if _name(request) not in known]
+
+
+def requests_without_intent(evidence: Evidence) -> list[str]:
+    """Requests of any fate that no call on record stands for, or that share their call with another one."""
+    known = {call["call_id"] for call in evidence.calls}
+    times = Counter(_name(request) for request in evidence.requests)
+    return [f"{name}: {count} requests" for name, count in times.items() if name not in known or count > 1]
+
+
+def billed_again_after_recorded(evidence: Evidence) -> list[str]:
+    """Calls billed although a whole reply to the same request for the same row and question was on record, from the
+    same lineage, before they were sent."""
+    root = {run["run_id"]: run["root_run_id"] for run in evidence.runs}
+    answered = defaultdict(list)
+    for call in evidence.calls:
+        if call["outcome"] == "success":
+            answered[_about(call, root)].append(call)
+    billed = {_name(request) for request in evidence.billed}
+    return [
+        f"{call['call_id']} after {earlier['call_id']}"
+        for call in evidence.calls
+        for earlier in answered[_about(call, root)]
+        if call["call_id"] in billed and earlier is not call and earlier["received_at"] < call["sent_at"]
+    ]
+
+
+def _about(call: dict[str, Any], root: dict[str, str]) -> tuple[str, ...]:
+    return root[call["run_id"]], call["row_key"], call["query_key"], call["request_ref"]
+
+
+def billed_twice_and_not_listed(evidence: Evidence) -> list[str]:
+    """Requests billed more often than one plus the calls for them that are on record as unknown."""
+    bills = Counter(request["sha256"] for request in evidence.billed)
+    unknown = Counter(call["request_ref"] for call in evidence.calls if call["outcome"] == "unknown")
+    return [f"{ref}: {n} bills, {unknown[ref]} unknown" for ref, n in bills.items() if n > 1 + unknown[ref]]
+
+
+def replies_made_up(evidence: Evidence) -> list[str]:
+    """Whole replies on record for which the provider has no request that it answered with 200."""
+    billed = {_name(request) for request in evidence.billed}
+    return [
+        call["call_id"] for call in evidence.calls if call["outcome"] == "success" and call["call_id"] not in billed
+    ]
+
+
+def calls_left_open(evidence: Evidence) -> list[str]:
+    """Calls that have neither a reply nor count as unknown."""
+    return [call["call_id"] for call in evidence.calls if call["outcome"] is None]
+
+
+def states_left_open(evidence: Evidence) -> list[str]:
+    """Node states without an end."""
+    return [f"{state['node_id']} {state['state_id']}" for state in evidence.open_states]
+
+
+def runs_left_open(evidence: Evidence) -> list[str]:
+    """Runs without an end, and a slice of which not exactly one run completed."""
+    completed = [run for run in evidence.runs if run["status"] == "completed"]
+    open_ = [run["run_id"] for run in evidence.runs if run["status"] is None]
+    return open_ + ([f"{len(completed)} runs completed"] if len(completed) != 1 else [])
+
+
+def tables_torn(evidence: Evidence) -> list[str]:
+    """Files in a table's place that were not whole, after any launch."""
+    return evidence.torn
+
+
+def results_differ(evidence: Evidence) -> list[str]:
+    """`results` that are not, byte for byte, those of a run of the same slice that nobody disturbed."""
+    return [] if evidence.tables["results"] == evidence.undisturbed is not None else ["results.parquet"]
+
+
+def tables_not_on_record(evidence: Evidence) -> list[str]:
+    """Tables that are missing, or whose bytes are not those of an artifact of the run that completed."""
+    return [
+        name
+        for name, data in evidence.tables.items()
+        if data is None or (f"trial/{name}", hashlib.sha256(data).digest()) not in evidence.artifacts
+    ]
+
+
+MUST_BE_NOTHING: tuple[Callable[[Evidence], list[str]], ...] = (
+    rows_without_one_outcome,
+    acknowledged_and_lost,
+    billed_without_intent,
+    requests_without_intent,
+    billed_again_after_recorded,
+    billed_twice_and_not_listed,
+    replies_made_up,
+    calls_left_open,
+    states_left_open,
+    runs_left_open,
+    tables_torn,
+    tables_not_on_record,
+    results_differ,
+)
+
+
+# What is counted -----------------------------------------------------------------------------------------------------
+
+
+def counts(evidence: Evidence) -> dict[str, int]:
+    """What there was: facts acknowledged, calls on record, requests the provider saw to their end, bills; calls listed
+    as unknown, and bills beyond the first for a request."""
+    bills = Counter(request["sha256"] for request in evidence.billed)
+    return {
+        "rows": len(evidence.expected_keys),
+        "runs": len(evidence.runs),
+        "facts_acknowledged": len(evidence.acknowledged),
+        "attempts_on_record": len(evidence.calls),
+        "requests_received": len(evidence.requests),
+        "billed": len(evidence.billed),
+        "unknown_listed": sum(call["outcome"] == "unknown" for call in evidence.calls),
+        "billed_twice": bills.total() - len(bills),
+    }
+
+
+def wrong(evidence: Evidence) -> dict[str, list[str]]:
+    """Every figure that must be nothing, by name."""
+    return {figure.__name__: figure(evidence) for figure in MUST_BE_NOTHING}
+
+
+def _name(request: dict[str, Any]) -> str:
+    return str(request["headers"].get("x-client-request-id"))
+
+
+def dump(found: dict[str, list[str]]) -> str:
+    """The first of what is wrong, for a person."""
+    return json.dumps({name: what[:5] for name, what in found.items() if what}, indent=1)
