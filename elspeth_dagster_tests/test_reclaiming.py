@@ -35,7 +35,8 @@ BOTH = """
 def with_a_job_for_both(alone):
     @dg.definitions
     def defs():
-        job = dg.define_asset_job("both_job", selection=dg.AssetSelection.all())
+        walks = dg.AssetSelection.all() - dg.AssetSelection.assets("trial/verification", "other/verification")
+        job = dg.define_asset_job("both_job", selection=walks)
         return dg.Definitions.merge(alone(), dg.Definitions(jobs=[job]))
     return defs
 

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -191,4 +192,13 @@ def _is_alive(host: str, pid: int) -> bool | None:
         return False
     except PermissionError:  # somebody else's, so it is there
         return True
-    return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether a process is dead and only waits for its parent, as it may for ever in a container without an init."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:  # no /proc here
+        return False
+    return stat.rpartition(b")")[2].split()[0] == b"Z"

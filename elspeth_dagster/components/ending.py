@@ -11,6 +11,7 @@ import dagster as dg
 from dagster._core.errors import DagsterResourceFunctionError
 
 from elspeth_dagster.core.errors import ElspethError
+from elspeth_dagster.identity import VERIFICATION
 from elspeth_dagster.landscape import runs
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Run
@@ -26,7 +27,7 @@ ENDS = {
 
 
 def run_ends_sensor(assessment: str) -> dg.SensorDefinition:
-    """The sensor that ends an assessment's failed and terminated runs on record. It starts nothing."""
+    """The sensor that ends an assessment's failed and terminated runs on record, those that verify it too."""
 
     def end_what_dagster_has_ended(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         try:
@@ -63,7 +64,7 @@ def _landscape(context: dg.SensorEvaluationContext) -> Iterator[Landscape]:
 
 def _reconciled(context: dg.SensorEvaluationContext, landscape: Landscape, assessment: str) -> Iterator[str]:
     with landscape.read() as connection:
-        open_runs = runs.not_ended(connection, assessment)
+        open_runs = runs.not_ended(connection, assessment, f"{assessment}{VERIFICATION}")
     known = _as_dagster_knows(context.instance, open_runs)
     for run in known.values():
         if run.status in ENDS and (ended := _end(context.instance, landscape, run)):

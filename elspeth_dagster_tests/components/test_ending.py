@@ -24,7 +24,8 @@ alone = defs
 
 @dg.definitions
 def defs():
-    job = dg.define_asset_job("both_job", selection=dg.AssetSelection.all())
+    walks = dg.AssetSelection.all() - dg.AssetSelection.assets("trial/verification", "other/verification")
+    job = dg.define_asset_job("both_job", selection=walks)
     return dg.Definitions.merge(alone(), dg.Definitions(jobs=[job]))
 """
 
@@ -157,6 +158,17 @@ def test_a_sensor_ends_no_run_of_another_assessment(asking: Project) -> None:
     asking.declare("other")
     run_id = failed_run(asking)
     assert tick(asking, "other") == NOTHING_TO_DO and end(asking, run_id) is None
+
+
+def test_a_failed_verification_ends_on_record_too(asking: Project, server: FaultServer) -> None:
+    assert asking.run().success
+    server.configure(rules=[{"status": 401}])
+    result = asking.run("trial_verify_job")
+    assert not result.success and end(asking, result.run_id) is None
+    assert tick(asking).startswith(
+        f"Run {result.run_id} ended as failed: Dagster says it failed in trial_verification."
+    )
+    assert_nothing_is_open(asking)
 
 
 def test_a_run_that_went_its_way_keeps_its_end(asking: Project) -> None:
