@@ -41,6 +41,15 @@ def defs():
         dg.Definitions(resources=resources_from_env()),
     )
 """
+HEARING = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+sys.argv[0] = "dagster"
+runpy.run_module("dagster", run_name="__main__", alter_sys=True)
+"""
+DAGSTER = [sys.executable, "-c", HEARING]
+"""Dagster's command, which hears signals also where it is started in the background, with SIGINT ignored."""
 PYPROJECT = """
 [tool.dg]
 directory_type = "project"
@@ -165,10 +174,15 @@ class Project:
 
     def launch(self, job: str = "trial_job") -> subprocess.Popen[str]:
         """A run in a process of its own, and of a process group of its own."""
-        command = [sys.executable, "-m", "dagster", "job", "execute", "-f", "trial/definitions.py", "-j", job]
+        command = [*DAGSTER, "job", "execute", "-f", "trial/definitions.py", "-j", job]
         env = {**os.environ, **self.env, "PYTHONPATH": os.pathsep.join(sys.path)}
         return subprocess.Popen(
-            command, cwd=self.folder, env=env, start_new_session=True, stderr=subprocess.PIPE, text=True
+            command,
+            cwd=self.folder,
+            env=env,
+            start_new_session=True,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def wait_for(self, query: str, wanted: int, seconds: float = 120) -> None:

@@ -128,7 +128,8 @@ def test_every_reason_is_told_and_no_other(heading: str) -> None:
 
 def test_which_refusals_are_asked_again_is_told_right() -> None:
     table = lines_of_table(sections("declaring.md", 2)["Refusal reasons"], "reason")
-    never_sent = {Refusal.BLANK_INPUT, Refusal.ROW_NOT_ASKED, Refusal.TEMPLATE}
+    never_sent = {Refusal.BLANK_INPUT, Refusal.ROW_NOT_ASKED, Refusal.TEMPLATE, Refusal.UNKNOWN_CALL}
+    never_sent |= {Refusal.NOT_ON_RECORD, Refusal.ERASED}
     for word, _, again in table:
         assert again == ("no" if word.strip("`") in FINAL | never_sent else "yes"), word
 
@@ -136,7 +137,7 @@ def test_which_refusals_are_asked_again_is_told_right() -> None:
 def test_what_follows_an_error_is_told_right() -> None:
     for word, _, follows in lines_of_table(sections("declaring.md", 2)["Error classes"], "class"):
         error = ErrorClass(word.strip("`"))
-        final = "the step stops" if is_fatal(error) else "the question is refused"
+        final = "the step stops" if is_fatal(error) or error is ErrorClass.NOT_SENT else "the question is refused"
         assert follows.startswith("tried again" if is_transient(error) else final), word
 
 

@@ -1,4 +1,4 @@
-"""The command line: `elspeth-dagster`. It reads the landscape, knows no Dagster, and starts without a database.
+"""The command line: `elspeth-dagster`. It works on the landscape, knows no Dagster, and starts without a database.
 
 What a command needs is imported in the command, so that `--help` is there at once.
 """
@@ -6,18 +6,22 @@ What a command needs is imported in the command, so that `--help` is there at on
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from elspeth_dagster.cli.printing import (
+    at_most,
     escaped,
     instant,
     money,
+    remark,
     show,
     show_json,
     show_json_list,
@@ -31,9 +35,13 @@ from elspeth_dagster.core.settings import default_landscape_url
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+    from elspeth_dagster.cli.listing import Uncertain
+    from elspeth_dagster.cli.reclaiming import OpenRun, Reclaimed
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 FOUND_WRONG, USED_WRONGLY = 1, 2
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 class _Commands(click.Group):
@@ -45,6 +53,15 @@ class _Commands(click.Group):
         except ElspethError as error:
             click.echo(f"Error: {escaped(str(error))}", err=True)
             ctx.exit(FOUND_WRONG if isinstance(error, LandscapeError) else USED_WRONGLY)
+
+
+def _duration(_ctx: click.Context, _param: click.Parameter, text: str | None) -> timedelta | None:
+    """A length of time, written like 90s, 30m, 2h or 1d."""
+    if text is None:
+        return None
+    if (found := re.fullmatch(r"([0-9]{1,6})([smhd])", text)) is None:
+        raise click.BadParameter(f"{text!r} is no duration like 90s, 30m, 2h or 1d")
+    return timedelta(**{UNITS[found[2]]: int(found[1])})
 
 
 def _default_url() -> str:
@@ -73,21 +90,24 @@ def main() -> None:
     """Ask the record of LLM assessments why a row got its score, what was asked, and what it cost.
 
     Every run of an assessment writes what it does into an audit database, the landscape: each source row, each
-    prompt, call and reply, each answer and outcome. These commands read it; only `upgrade` changes anything.
+    prompt, call and reply, each answer and outcome. These commands read it. Only two write: `reclaim` adds the end of
+    a run that died, and `upgrade` brings the schema up. No command changes what is on record.
 
     \b
     Why did this row get this score?     elspeth-dagster explain latest --row S-1001
     And this one question of it?         elspeth-dagster explain latest --row S-1001 --question cs1_diagnosis
     Which runs are there?                elspeth-dagster runs --assessment case_studies
-    Which calls went wrong?              elspeth-dagster calls 3f2a91c4 --errors --unknown
+    Which calls went wrong?              elspeth-dagster calls 3f2a91c4 --errors
+    Which may have been paid for naught? elspeth-dagster calls 3f2a91c4 --unknown
     What did it cost?                    elspeth-dagster cost 3f2a91c4
+    Which runs died and are still open?  elspeth-dagster reclaim
 
     RUN is a run's id, the first characters of it, or `latest`. Text from rows and replies is printed with control
     characters escaped; --json gives it exactly. An error is one sentence on stderr.
 
     \b
     Exit codes: 0 fine
-                1 something is wrong: not on record, or the record can't be used or was changed
+                1 something is wrong: not on record, refused, or the record can't be used or was changed
                 2 used wrongly: an unknown command, option or setting
     """
     if isinstance(sys.stdout, TextIOWrapper):
@@ -139,6 +159,7 @@ def explain(run: str, row_key: str, question: str | None, assessment: str | None
 def runs(assessment: str | None, limit: int, as_json: bool, url: str) -> None:
     """List runs, newest first, with their rows, calls and cost.
 
+    mode: whether it asked, replayed an earlier run's replies, or asked some once more to verify them.
     rows = assessed + partial + failed + interrupted + those without an outcome yet; rejected records come on top.
     """
     from elspeth_dagster.cli import listing
@@ -154,6 +175,7 @@ def runs(assessment: str | None, limit: int, as_json: bool, url: str) -> None:
             line.run_id,
             ", ".join(line.assessments),
             ", ".join(line.partitions) or None,
+            line.mode.value,
             line.status.value if line.status else "not ended",
             to_the_second(line.started_at),
             *(getattr(line, name) for name in counts),
@@ -161,7 +183,13 @@ def runs(assessment: str | None, limit: int, as_json: bool, url: str) -> None:
         )
         for line in found
     ]
-    show(table(("run", "assessment", "partition", "status", "started (UTC)", *counts, "cost"), lines, numbers=counts))
+    show(
+        table(
+            ("run", "assessment", "partition", "mode", "status", "started (UTC)", *counts, "cost"),
+            lines,
+            numbers=counts,
+        )
+    )
 
 
 @main.command()
@@ -175,7 +203,16 @@ def runs(assessment: str | None, limit: int, as_json: bool, url: str) -> None:
 def calls(
     run: str, row_key: str | None, question: str | None, unknown: bool, errors: bool, as_json: bool, url: str
 ) -> None:
-    """List the calls of a run, one a line, batch by batch."""
+    """List the calls of a run, one a line, batch by batch.
+
+    A call without a known reply was sent, or was about to be when its step died: it may have been paid. `at most` is
+    what it can have cost by list price, counted from the size of its request and the longest reply it allows; the sum
+    is told on stderr. No bound is known where the assessment sets no `max_tokens`, or the model has no known price.
+
+    \b
+    elspeth-dagster calls latest --unknown           what is uncertain, while the run goes on too
+    elspeth-dagster calls 3f2a91c4 --row S-1001      every try at one row
+    """
     from elspeth_dagster.cli import listing
     from elspeth_dagster.landscape.explaining import find_run
 
@@ -188,6 +225,16 @@ def calls(
             show_json_list(_as_document(line) for line in found)
         else:
             show(_call_table(found))
+        uncertain = listing.uncertain_of_run(connection, run_id, row_key=row_key, question=question)
+    if uncertain.calls and (unknown or not errors):
+        remark(_uncertainty(uncertain))
+
+
+def _uncertainty(uncertain: Uncertain) -> str:
+    calls = "1 call" if uncertain.calls == 1 else f"{uncertain.calls} calls"
+    if uncertain.bound_nanousd is None:
+        return f"{calls} without a known reply, and no known bound of what may have been paid."
+    return f"{calls} without a known reply, at most {at_most(uncertain.bound_nanousd, uncertain.unbounded_calls)}."
 
 
 def _call_table(found: Iterator[Any]) -> Iterator[str]:
@@ -206,12 +253,17 @@ def _call_table(found: Iterator[Any]) -> Iterator[str]:
             None if line.latency_us is None else f"{line.latency_us / 1000:.1f}",
             line.prompt_tokens,
             line.completion_tokens,
-            None if line.cost_nanousd is None else money(line.cost_nanousd),
+            _money(line.cost_nanousd),
+            _money(line.bound_nanousd) if line.is_unknown else None,
         )
         for line in found
     )
-    head = ("call", "row", "question", *numbers[:2], "cause", "sent", "reply", "http", *numbers[2:], "cost")
+    head = ("call", "row", "question", *numbers[:2], "cause", "sent", "reply", "http", *numbers[2:], "cost", "at most")
     return table(head, lines, numbers=numbers)
+
+
+def _money(nanousd: int | None) -> str | None:
+    return None if nanousd is None else money(nanousd)
 
 
 @main.command()
@@ -223,7 +275,7 @@ def cost(run: str | None, as_json: bool, url: str) -> None:
 
     A line for each assessment, question and model, then the total. Costs are list prices, exact to a billionth of a
     dollar. A call that was answered and whose price or usage is not known counts as `unpriced`, one whose reply is not
-    known as `unknown`: neither is ever counted as free.
+    known as `unknown`: neither is ever counted as free. `at most` is what the unknown ones can have cost.
     """
     from elspeth_dagster.cli import listing
     from elspeth_dagster.landscape.explaining import find_run
@@ -241,12 +293,104 @@ def cost(run: str | None, as_json: bool, url: str) -> None:
 def _cost_table(lines: list[dict[str, Any]]) -> Iterator[str]:
     words = ("assessment", "question", "model")
     numbers = ("calls", "errors", "unknown", "unpriced_calls", "prompt_tokens", "completion_tokens")
-    costs = (line["cost_nanousd"] for line in lines)
     cells = [
-        (*(line[name] for name in (*words, *numbers)), None if nanousd is None else money(nanousd))
-        for line, nanousd in zip(lines, costs, strict=True)
+        (
+            *(line[name] for name in (*words, *numbers)),
+            _money(line["cost_nanousd"]),
+            at_most(line["bound_nanousd"], line["unbounded_calls"]),
+        )
+        for line in lines
     ]
-    return table((*words, *numbers, "cost"), cells, numbers=(*numbers, "cost"))
+    return table((*words, *numbers, "cost", "at most"), cells, numbers=(*numbers, "cost"))
+
+
+@main.command()
+@click.argument("run_ids", metavar="[RUN]...", nargs=-1)
+@click.option(
+    "--quiet-for",
+    callback=_duration,
+    metavar="DURATION",
+    help="End every run that gave no sign of life for so long: 90s, 30m, 2h, 1d.",
+)
+@click.option("--force", is_flag=True, help="End a run also while a process of it is alive on this machine.")
+@_json_option
+@_landscape_option
+def reclaim(run_ids: tuple[str, ...], quiet_for: timedelta | None, force: bool, as_json: bool, url: str) -> None:
+    """List the runs that have no end on record, or end those that died.
+
+    Without RUN and --quiet-for nothing is written: each run without an end is listed, with its last sign of life (the
+    newest instant among what it recorded) and the processes that hold its open states. Whether one is alive can be told
+    of this machine's processes only.
+
+    A run that is named, or was quiet for so long, ends as interrupted, and nothing of it stays open: its states and
+    tokens end as interrupted, its calls without a reply as unknown. Nothing is lost by that. What it has recorded
+    stays, answers too; it can record nothing more, so that a worker that still goes on stops; and the next launch of
+    its partition goes on from there. A run with a process alive on this machine is refused without --force.
+
+    \b
+    elspeth-dagster reclaim                          which runs are open, and do they live?
+    elspeth-dagster reclaim 3f2a91c4                 end this one: its id, or the first characters of it
+    elspeth-dagster reclaim --quiet-for 2h           end all that were silent for two hours
+
+    Reading a large source gives no sign of life until it is done, nor does a call until its reply comes: think of
+    hours. This is seldom needed: the sensor NAME_run_ends ends what Dagster calls failed or canceled, and the next
+    launch of a partition ends what was left open of it.
+    """
+    from elspeth_dagster.cli import reclaiming
+    from elspeth_dagster.landscape.ledger import Landscape
+
+    if run_ids and quiet_for is not None:
+        raise click.UsageError("Name runs or give --quiet-for, not both.")
+    if force and not run_ids and quiet_for is None:
+        raise click.UsageError("--force goes with RUN or --quiet-for.")
+    with Landscape.open(url, create=False) as landscape:
+        if not run_ids and quiet_for is None:
+            _show_open_runs(reclaiming.open_runs(landscape), as_json=as_json)
+        else:
+            _show_reclaimed(reclaiming.reclaim(landscape, run_ids, quiet_for, force=force), as_json=as_json)
+
+
+def _show_open_runs(found: Sequence[OpenRun], *, as_json: bool) -> None:
+    if as_json:
+        show_json([_as_document(run) for run in found])
+        return
+    numbers = ("open states", "calls without reply")
+    lines = [
+        (
+            run.run_id,
+            ", ".join(run.assessments),
+            ", ".join(run.partitions) or None,
+            to_the_second(run.started_at),
+            to_the_second(run.last_sign_at),
+            run.open_states,
+            run.calls_without_reply,
+            ", ".join(map(str, run.processes)) or None,
+        )
+        for run in found
+    ]
+    head = ("run", "assessment", "partition", "started (UTC)", "last sign (UTC)", *numbers, "processes")
+    show(table(head, lines, numbers=numbers))
+
+
+def _show_reclaimed(reclaimed: Sequence[Reclaimed], *, as_json: bool) -> None:
+    """What became of each run. Exits with 1 when one was refused."""
+    if as_json:
+        show_json([_as_document(run) for run in reclaimed])
+    elif not reclaimed:
+        show(["No run without an end was quiet for so long."])
+    else:
+        show(_what_became(run) for run in reclaimed if run.refused is None)
+    refused = [run for run in reclaimed if run.refused is not None]
+    for run in refused:
+        remark(f"Error: {run.refused}")
+    if refused:
+        sys.exit(FOUND_WRONG)
+
+
+def _what_became(run: Reclaimed) -> str:
+    counts = f"tokens interrupted: {run.tokens_interrupted}, calls without a known reply: {run.calls_unknown}"
+    bound = f" (at most {at_most(run.bound_nanousd, run.unbounded_calls)})" if run.bound_nanousd is not None else ""
+    return f"{run.run_id} ended as interrupted; {counts}{bound}"
 
 
 @main.command()

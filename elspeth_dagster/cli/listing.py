@@ -1,7 +1,8 @@
 """What the lists show: runs with their counts, calls one by one, and what was spent. Derived from the record each time.
 
 A cost is the sum over the calls whose price is known, None where there is none; calls that were answered and have no
-known price are counted apart, and so are calls whose reply is not known, which may have been paid.
+known price are counted apart, and so are calls whose reply is not known, which may have been paid. What these can have
+cost at most is the sum of their bounds; those without a known bound are counted apart again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -30,7 +31,7 @@ from elspeth_dagster.landscape.schema import (
     token_outcomes,
     tokens,
 )
-from elspeth_dagster.landscape.words import Cause, Outcome, ReplyOutcome, RunStatus, TokenKind
+from elspeth_dagster.landscape.words import Cause, Mode, Outcome, ReplyOutcome, RunStatus, TokenKind
 
 AT_ONCE = 1000
 
@@ -42,6 +43,7 @@ class RunLine:
     run_id: str
     assessments: list[str]
     partitions: list[str]
+    mode: Mode
     status: RunStatus | None
     started_at: datetime
     ended_at: datetime | None
@@ -58,7 +60,7 @@ class RunLine:
 
 @dataclass(frozen=True)
 class CallLine:
-    """A call and what became of it; no outcome while no reply is on record."""
+    """A call and what became of it; no outcome while no reply is on record. `bound_nanousd`: the most it can cost."""
 
     call_id: str
     run_id: str
@@ -71,6 +73,8 @@ class CallLine:
     cause: Cause
     provider: str
     model: str
+    idempotency_key: str | None
+    bound_nanousd: int | None
     sent_at: datetime
     outcome: ReplyOutcome | None
     error_class: str | None
@@ -81,10 +85,26 @@ class CallLine:
     completion_tokens: int | None
     cost_nanousd: int | None
 
+    @property
+    def is_unknown(self) -> bool:
+        """Whether no reply is known: it may have been paid."""
+        return self.outcome in (None, ReplyOutcome.UNKNOWN)
+
+
+class Uncertain(NamedTuple):
+    """Calls without a known reply: what they can have cost at most, and how many of them have no known bound."""
+
+    calls: int
+    bound_nanousd: int | None
+    unbounded_calls: int
+
 
 @dataclass(frozen=True)
 class CostLine:
-    """The calls of one assessment for one question to one model, and what they took; None is what no reply reported."""
+    """The calls of one assessment for one question to one model, and what they took; None is what no reply reported.
+
+    `bound_nanousd` is the most that the `unknown` can have cost, apart from the `unbounded_calls` among them.
+    """
 
     assessment: str
     question: str
@@ -96,15 +116,22 @@ class CostLine:
     completion_tokens: int | None
     cost_nanousd: int | None
     unpriced_calls: int
+    bound_nanousd: int | None
+    unbounded_calls: int
 
 
 UNKNOWN = replies.c.outcome.is_(None) | (replies.c.outcome == ReplyOutcome.UNKNOWN)
 ERRED = replies.c.outcome == ReplyOutcome.ERROR
+UNBOUNDED = UNKNOWN & calls.c.bound_nanousd.is_(None)
 UNPRICED = (replies.c.outcome == ReplyOutcome.SUCCESS) & replies.c.cost_nanousd.is_(None)
 
 
 def _how_many(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[Any]:
     return sa.func.sum(sa.case((condition, 1), else_=0))
+
+
+def _bound() -> sa.ColumnElement[Any]:
+    return sa.func.sum(sa.case((UNKNOWN, calls.c.bound_nanousd)))
 
 
 def newest_runs(connection: sa.Connection, *, assessment: str | None, limit: int) -> list[RunLine]:
@@ -124,6 +151,7 @@ def _run_line(run: Run, end: RunEnd | None, counted: dict[str, int | None]) -> R
         run_id=run.run_id,
         assessments=json.loads(run.assessments),
         partitions=json.loads(run.partition_keys),
+        mode=run.mode,
         status=end and end.status,
         started_at=run.started_at,
         ended_at=end and end.ended_at,
@@ -181,20 +209,42 @@ def calls_of_run(
 
     Raises NotOnRecordError for a row that the run doesn't have.
     """
-    made = _calls().where(node_states.c.run_id == run_id)
-    if row_key is not None:
-        made = made.where(calls.c.token_id.in_(_tokens(connection, run_id, row_key)))
-    if question is not None:
-        made = made.where(calls.c.query_key == question)
+    made = _calls().where(*_of_run(connection, run_id, row_key, question))
     if unknown or errors:
         made = made.where(sa.or_(*[kind for kind, asked in ((UNKNOWN, unknown), (ERRED, errors)) if asked]))
     found = connection.execute(made.execution_options(yield_per=AT_ONCE))
     return (CallLine(*row) for row in found)
 
 
+def uncertain_of_run(
+    connection: sa.Connection, run_id: str, *, row_key: str | None = None, question: str | None = None
+) -> Uncertain:
+    """What the calls of a run without a known reply can have cost; those of a row or question, where one is given."""
+    counted = (
+        sa.select(sa.func.count(), _bound(), _how_many(UNBOUNDED))
+        .select_from(node_states)
+        .join(calls, calls.c.state_id == node_states.c.state_id)
+        .outerjoin(replies, replies.c.call_id == calls.c.call_id)
+        .where(UNKNOWN, *_of_run(connection, run_id, row_key, question))
+    )
+    number, bound, unbounded = connection.execute(counted).one()
+    return Uncertain(number, _whole(bound), _whole(unbounded) or 0)
+
+
+def _of_run(
+    connection: sa.Connection, run_id: str, row_key: str | None, question: str | None
+) -> Iterator[sa.ColumnElement[bool]]:
+    yield node_states.c.run_id == run_id
+    if row_key is not None:
+        yield calls.c.token_id.in_(_tokens(connection, run_id, row_key))
+    if question is not None:
+        yield calls.c.query_key == question
+
+
 def _calls() -> sa.Select[Any]:
     call = [calls.c[name] for name in ("call_id", "run_id", "state_id")]
-    tried = [calls.c[name] for name in ("query_attempt", "call_index", "cause", "provider", "model", "sent_at")]
+    sent = ("provider", "model", "idempotency_key", "bound_nanousd", "sent_at")
+    tried = [calls.c[name] for name in ("query_attempt", "call_index", "cause", *sent)]
     came = ("outcome", "error_class", "http_status", "finish_reason", "latency_us", "prompt_tokens")
     cost = ("completion_tokens", "cost_nanousd")
     return (
@@ -228,6 +278,8 @@ def costs(connection: sa.Connection, run_id: str | None) -> list[CostLine]:
             sa.func.sum(replies.c.completion_tokens),
             sa.func.sum(replies.c.cost_nanousd),
             _how_many(UNPRICED),
+            _bound(),
+            _how_many(UNBOUNDED),
         )
         .select_from(node_states)
         .join(nodes, (nodes.c.run_id == node_states.c.run_id) & (nodes.c.node_id == node_states.c.node_id))
@@ -243,8 +295,8 @@ def costs(connection: sa.Connection, run_id: str | None) -> list[CostLine]:
 
 def total(lines: Sequence[CostLine]) -> dict[str, int | None]:
     """The sums over cost lines."""
-    counts = ("calls", "errors", "unknown", "unpriced_calls")
-    reported = ("prompt_tokens", "completion_tokens", "cost_nanousd")
+    counts = ("calls", "errors", "unknown", "unpriced_calls", "unbounded_calls")
+    reported = ("prompt_tokens", "completion_tokens", "cost_nanousd", "bound_nanousd")
     return {
         **{name: sum(getattr(line, name) for line in lines) for name in counts},
         **{name: _sum_of_known(getattr(line, name) for line in lines) for name in reported},

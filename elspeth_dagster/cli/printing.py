@@ -28,6 +28,11 @@ def show(lines: Iterable[str]) -> None:
         click.echo(escaped(line))
 
 
+def remark(line: str) -> None:
+    """Print a line on stderr, beside the data."""
+    click.echo(escaped(line), err=True)
+
+
 def show_json(value: Json) -> None:
     """Print one JSON document."""
     click.echo(json.dumps(value, indent=2))
@@ -92,6 +97,14 @@ def spent(nanousd: int | None, unpriced: int) -> str:
     if nanousd is None:
         return apart if unpriced else "-"
     return f"{money(nanousd)} + {apart}" if unpriced else money(nanousd)
+
+
+def at_most(bound_nanousd: int | None, unbounded: int) -> str:
+    """The most that calls without a known reply can have cost, those without a known bound apart."""
+    apart = f"{unbounded} without a known bound"
+    if bound_nanousd is None:
+        return apart if unbounded else "-"
+    return f"{money(bound_nanousd)} + {apart}" if unbounded else money(bound_nanousd)
 
 
 def instant(when: datetime) -> str:

@@ -20,7 +20,7 @@ from elspeth_dagster.landscape.explaining import (
     SourceRow,
 )
 from elspeth_dagster.landscape.records import Artifact, NodeState, Reply
-from elspeth_dagster.landscape.words import ReplyOutcome
+from elspeth_dagster.landscape.words import Mode, ReplyOutcome
 
 
 def tell(explanation: Explanation) -> Iterator[str]:
@@ -50,6 +50,7 @@ def _run(explanation: Explanation) -> Iterator[str]:
     told: dict[str, object] = {
         "job": run.job_name,
         "partition": ", ".join(json.loads(run.partition_keys)) or None,
+        "mode": None if run.mode is Mode.ASK else run.mode.value,
         "status": end.status.value if end else "has not ended",
         "why": end and end.detail,
         "started": instant(run.started_at),
@@ -150,7 +151,7 @@ def _calls(calls: tuple[CallMade, ...]) -> Iterator[str]:
     shown: dict[str, int] = {}
     for number, made in enumerate(calls, 1):
         call = made.call
-        yield f"call {number}: {call.cause.value}, {_whose(made)}"
+        yield f"call {number}{', reused' if made.is_reused else ''}: {call.cause.value}, {_whose(made)}"
         yield from indented(facts({"id": call.call_id, "sent": f"{instant(call.sent_at)} to {call.provider}"}))
         yield from indented(_head(made, shown.get(call.head_ref)))
         yield from indented(_request(made.request, shown.get(call.request_ref)))
@@ -258,12 +259,22 @@ def _completion_text(body: Any) -> str | None:
 
 def _answer(given: AnswerGiven, title: str) -> Iterator[str]:
     answer = given.answer
-    origin = f"from call {answer.call_id}" if answer.call_id else "without a call"
-    yield f"{title}: {answer.status.value}, {origin}, at {instant(answer.decided_at)} in attempt {given.attempt}"
+    decided = f"at {instant(answer.decided_at)} in attempt {given.attempt}"
+    yield f"{title}: {answer.status.value}, {_origin(given)}, {decided}"
     if given.values is not None:
         yield from indented(facts({name: _value(value) for name, value in given.values.items()}))
     if answer.reason is not None:
         yield from indented([f"{answer.reason}: {answer.detail}" if answer.detail else answer.reason])
+
+
+def _origin(given: AnswerGiven) -> str:
+    call_id, origin = given.answer.call_id, given.taken_from
+    if origin is None:
+        return f"from call {call_id}" if call_id else "without a call"
+    maker = (
+        f"run {origin.run_id} about its row {origin.row_key}" if origin.attempt is None else f"attempt {origin.attempt}"
+    )
+    return f"taken without asking again from call {call_id} made by {maker}, sent {instant(origin.sent_at)}"
 
 
 # Outcome -------------------------------------------------------------------------------------------------------------

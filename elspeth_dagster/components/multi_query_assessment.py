@@ -1,4 +1,4 @@
-"""One assessment: a defs.yaml into four assets, the job that makes them, and its schedule."""
+"""One assessment: a defs.yaml into four assets, the job that makes them, its schedule, and the sensor of its ends."""
 
 from datetime import date, timedelta
 from importlib.metadata import version
@@ -10,6 +10,7 @@ from dagster._core.definitions.utils import is_valid_name
 from pydantic import BaseModel
 
 from elspeth_dagster.components.declaring import Attributes, declared_spec
+from elspeth_dagster.components.ending import run_ends_sensor
 from elspeth_dagster.components.pointing import Place
 from elspeth_dagster.components.scaffolding import StarterScaffolder
 from elspeth_dagster.components.scheduling import assessment_schedule, schedule_problems
@@ -37,10 +38,10 @@ KINDS = {
 class MultiQueryAssessment(dg.Component, dg.Resolvable, AssessmentSpec):
     """Asks an LLM case studies × criteria questions about every row of a source, and puts everything on record.
 
-    Makes the assets {name}/results, {name}/answers, {name}/failures and {name}/rejections, the job {name}_job and,
-    where `schedule` is given, {name}_schedule; and {name}/verification with {name}_verify_job, which asks some of the
-    recorded questions again. Needs the resources `landscape`, `llm` and `parquet_io_manager`, which
-    `resources_from_env()` gives.
+    Makes the assets {name}/results, {name}/answers, {name}/failures and {name}/rejections, the job {name}_job, the
+    sensor {name}_run_ends and, where `schedule` is given, {name}_schedule; and {name}/verification with
+    {name}_verify_job, which asks some of the recorded questions again. Needs the resources `landscape`, `llm` and
+    `parquet_io_manager`, which `resources_from_env()` gives.
     """
 
     @classmethod
@@ -58,7 +59,7 @@ class MultiQueryAssessment(dg.Component, dg.Resolvable, AssessmentSpec):
     @classmethod
     def get_spec(cls) -> dg.ComponentTypeSpec:
         """What lists of components show beside the description."""
-        return dg.ComponentTypeSpec(tags=["llm", "audit"], produces=["asset", "job", "schedule"])
+        return dg.ComponentTypeSpec(tags=["llm", "audit"], produces=["asset", "job", "schedule", "sensor"])
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The definitions of this assessment. Raises SpecError with everything that can be known not to work."""
@@ -79,7 +80,12 @@ class MultiQueryAssessment(dg.Component, dg.Resolvable, AssessmentSpec):
             tags={"dagster/retry_strategy": "FROM_ASSET_FAILURE"},
         )
         schedules = [assessment_schedule(self.name, self.schedule, job, partitions)] if self.schedule else []
-        return dg.Definitions(assets=[assets, verification], jobs=[job, verify_job], schedules=schedules)
+        return dg.Definitions(
+            assets=[assets, verification],
+            jobs=[job, verify_job],
+            schedules=schedules,
+            sensors=[run_ends_sensor(self.name)],
+        )
 
     def _checked(self, context: dg.ComponentLoadContext) -> Assessment:
         spec = AssessmentSpec(**dict(self))

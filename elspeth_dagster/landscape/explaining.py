@@ -137,11 +137,13 @@ class Attempt:
 class CallMade:
     """A call with its head and request, and the reply with its body, if there is one.
 
-    `attempt` is the attempt at the batch that made it; None for a call of another run that an answer comes from.
+    `attempt` is the attempt at the batch that made it; None for a call of another run. `is_reused`: an answer of
+    another attempt, or of this run, was taken from its reply, without asking again.
     """
 
     call: Call
     attempt: int | None
+    is_reused: bool
     head: Json
     request: Content
     reply: Reply | None
@@ -149,12 +151,29 @@ class CallMade:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a reply was taken from: whose call it was, about which row. No attempt: it is of another run."""
+
+    call_id: str
+    run_id: str
+    state_id: str
+    attempt: int | None
+    row_key: str
+    sent_at: datetime
+
+
+@dataclass(frozen=True)
 class AnswerGiven:
-    """An answer; `values` is None when it is refused."""
+    """An answer; `values` is None when it is refused.
+
+    `taken_from` tells the call of an earlier attempt or of another run that it was taken from without asking again;
+    None where its own attempt made the call, or there was none.
+    """
 
     answer: Answer
     attempt: int
     values: dict[str, Json] | None
+    taken_from: Origin | None
 
 
 @dataclass(frozen=True)
@@ -449,10 +468,11 @@ def _questions(
 ) -> tuple[QuestionAsked, ...]:
     """The questions in plan order; those that nothing is on record of yet are among them."""
     number = {attempt.state.state_id: attempt.state.attempt for attempt in attempts}
-    answers = _answers(connection, token_id, question)
+    answers = _answers(connection, token_id, number, question)
     calls = _calls(connection, token_id, number, question, answers)
     planned = _plan(payloads.read_json(connection, node.config_ref))
-    on_record = [made.call.query_key for made in calls] + [given.answer.query_key for given in answers]
+    asked = [made.call.query_key for made in calls if made.attempt is not None]
+    on_record = asked + [given.answer.query_key for given in answers]
     known = list(dict.fromkeys(planned + on_record))
     if question is not None and question not in known:
         raise NotOnRecordError(f"{node.assessment} has no question {question!r}; {_near(question, known)}")
@@ -469,29 +489,54 @@ def _plan(config: Json) -> list[str]:
 
 
 def _question(key: str, calls: Sequence[CallMade], answers: Sequence[AnswerGiven]) -> QuestionAsked:
+    """A call of another run belongs to the question whose answer was taken from it, whatever it asked there."""
     given = [each for each in answers if each.answer.query_key == key]
+    linked = {each.taken_from.call_id for each in given if each.taken_from is not None}
     return QuestionAsked(
         key=key,
-        calls=tuple(made for made in calls if made.call.query_key == key),
+        calls=tuple(
+            made
+            for made in calls
+            if made.call.call_id in linked or (made.attempt is not None and made.call.query_key == key)
+        ),
         answer=given[-1] if given else None,
         earlier_answers=tuple(given[:-1]),
     )
 
 
-def _answers(connection: sa.Connection, token_id: str, question: str | None) -> list[AnswerGiven]:
-    answers, states = schema.answers, schema.node_states
-    given = (
-        sa.select(*answers.c, states.c.attempt)
+def _answers(
+    connection: sa.Connection, token_id: str, number: Mapping[str, int], question: str | None
+) -> list[AnswerGiven]:
+    given = _answers_with_origins().where(schema.answers.c.token_id == token_id)
+    if question is not None:
+        given = given.where(schema.answers.c.query_key == question)
+    found = [(*_records(row, Answer), row.by_attempt, _origin(row, number)) for row in connection.execute(given)]
+    bodies = payloads.read_many(connection, [answer.values_ref for answer, *_ in found if answer.values_ref])
+    values = {ref: json.loads(body) for ref, body in bodies.items()}
+    return [AnswerGiven(answer, attempt, values.get(answer.values_ref), origin) for answer, attempt, origin in found]
+
+
+def _answers_with_origins() -> sa.Select[Any]:
+    """The answers in the order of attempts, each beside the call that it comes from, if another state made it."""
+    answers, states, calls, tokens, rows_ = (
+        schema.answers, schema.node_states, schema.calls, schema.tokens, schema.rows,
+    )  # fmt: skip
+    taken_from = [column.label(f"from_{column.name}") for column in (calls.c.run_id, calls.c.state_id, calls.c.sent_at)]
+    return (
+        sa.select(*answers.c, states.c.attempt.label("by_attempt"), *taken_from, rows_.c.row_key.label("from_row_key"))
         .join(states, states.c.state_id == answers.c.state_id)
-        .where(answers.c.token_id == token_id)
+        .outerjoin(calls, (calls.c.call_id == answers.c.call_id) & (calls.c.state_id != answers.c.state_id))
+        .outerjoin(tokens, tokens.c.token_id == calls.c.token_id)
+        .outerjoin(rows_, rows_.c.row_id == tokens.c.row_id)
         .order_by(states.c.attempt)
     )
-    if question is not None:
-        given = given.where(answers.c.query_key == question)
-    found = [(*_records(row, Answer), row.attempt) for row in connection.execute(given)]
-    bodies = payloads.read_many(connection, [answer.values_ref for answer, _ in found if answer.values_ref])
-    values = {ref: json.loads(body) for ref, body in bodies.items()}
-    return [AnswerGiven(answer, attempt, values.get(answer.values_ref)) for answer, attempt in found]
+
+
+def _origin(row: Any, number: Mapping[str, int]) -> Origin | None:
+    if row.from_run_id is None:
+        return None
+    attempt = number.get(row.from_state_id)
+    return Origin(row.call_id, row.from_run_id, row.from_state_id, attempt, row.from_row_key, row.from_sent_at)
 
 
 def _calls(
@@ -510,7 +555,8 @@ def _calls(
     linked = _with_replies(connection, schema.calls.c.call_id.in_(absent)) if absent else []
     ordered = sorted(made, key=lambda pair: (number[pair[0].state_id], pair[0].call_index, pair[0].query_attempt))
     in_time = sorted(linked, key=lambda pair: pair[0].sent_at)
-    return _with_payloads(connection, [*in_time, *ordered], number)
+    reused = {each.taken_from.call_id for each in answers if each.taken_from is not None}
+    return _with_payloads(connection, [*in_time, *ordered], number, reused)
 
 
 def _with_replies(connection: sa.Connection, *which: sa.ColumnElement[bool]) -> list[tuple[Call, Reply | None]]:
@@ -523,7 +569,7 @@ def _with_replies(connection: sa.Connection, *which: sa.ColumnElement[bool]) -> 
 
 
 def _with_payloads(
-    connection: sa.Connection, made: Sequence[tuple[Call, Reply | None]], number: Mapping[str, int]
+    connection: sa.Connection, made: Sequence[tuple[Call, Reply | None]], number: Mapping[str, int], reused: set[str]
 ) -> list[CallMade]:
     refs = {ref for call, _ in made for ref in (call.head_ref, call.request_ref)}
     refs |= {reply.body_ref for _, reply in made if reply is not None and reply.body_ref is not None}
@@ -532,6 +578,7 @@ def _with_payloads(
         CallMade(
             call=call,
             attempt=number.get(call.state_id),
+            is_reused=call.call_id in reused,
             head=Content(call.head_ref, bodies[call.head_ref]).json,
             request=Content(call.request_ref, bodies[call.request_ref]),
             reply=reply,

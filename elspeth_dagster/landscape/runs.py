@@ -134,6 +134,14 @@ def last_collected(connection: sa.Connection, assessment: str, partition_keys: s
     return next((run for run in found if assessment in _collected(connection, run.run_id)), None)
 
 
+def not_ended(connection: sa.Connection, *assessments: str) -> list[Run]:
+    """The runs (of any of these assessments) that have no end on record, in the order in which they began."""
+    endless = runs.select().where(~sa.exists().where(run_ends.c.run_id == runs.c.run_id))
+    in_order = connection.execute(endless.order_by(runs.c.started_at, runs.c.run_id))
+    found = [Run(*row) for row in in_order]
+    return [run for run in found if not assessments or set(assessments) & set(json.loads(run.assessments))]
+
+
 def get(connection: sa.Connection, run_id: str) -> Run:
     """A run by its id, or by the first characters of it. Raises NotOnRecordError, also when several fit."""
     begins_so = sa.func.substr(runs.c.run_id, 1, len(run_id)) == run_id

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from elspeth_dagster.core.errors import LandscapeError
+from elspeth_dagster.core.errors import AuditError, LandscapeError
 from elspeth_dagster.core.ids import new_id
-from elspeth_dagster.landscape import runs
+from elspeth_dagster.landscape import guards, runs
 from elspeth_dagster.landscape.ledger import Landscape, insert, now
 from elspeth_dagster.landscape.records import Fact, NodeState, NodeStateEnd
 from elspeth_dagster.landscape.schema import calls, node_state_ends, node_states
@@ -86,6 +86,14 @@ def interrupt(landscape: Landscape, open_states: Sequence[NodeState], why: str) 
         insert(connection, _close(connection, sorted(left), why))
 
     landscape.decide(close_those_open)
+
+
+def check_goes_on(landscape: Landscape, state: NodeState) -> None:
+    """Raise AuditError when the state has an end on record: another attempt, or another run, took over."""
+    ended = sa.select(node_state_ends.c.state_id).where(node_state_ends.c.state_id == state.state_id)
+    with landscape.read() as connection:
+        if connection.scalar(ended) is not None:
+            raise AuditError(guards.ATTEMPT_ENDED)
 
 
 def is_overtaken(connection: sa.Connection, execution: Execution) -> bool:

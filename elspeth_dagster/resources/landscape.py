@@ -1,4 +1,7 @@
-"""The landscape as a Dagster resource: opened once per process, closed when its step is done."""
+"""The landscape as a Dagster resource: opened once per process, closed when its step is done.
+
+A run makes the landscape where there is none; whoever looks in from outside of a run, as a sensor does, makes none.
+"""
 
 import contextlib
 from collections.abc import Generator
@@ -24,5 +27,5 @@ class LandscapeResource(dg.ConfigurableResource[Landscape]):
 
     @contextlib.contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Landscape, None, None]:
-        with Landscape.open(self.url) as landscape:
+        with Landscape.open(self.url, create=context.run is not None) as landscape:
             yield landscape

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from elspeth_dagster.core.ids import new_id
+from elspeth_dagster.landscape import states
 from elspeth_dagster.landscape.ledger import Landscape, now
 from elspeth_dagster.landscape.records import Artifact, NodeState
 
@@ -50,9 +51,12 @@ class ParquetIOManager(dg.UPathIOManager):
         self._landscape = landscape
 
     def dump_to_path(self, context: dg.OutputContext, obj: Table | pd.DataFrame, path: UPath) -> None:
+        _remove_leftovers(path)
         aside = path.with_name(f".{path.name}.{new_id()}")
         try:
             written = _write(obj, aside)
+            if isinstance(obj, Table):
+                states.check_goes_on(self._landscape, obj.state)
             _put_in_place(aside, path)
         finally:
             aside.unlink(missing_ok=True)
@@ -73,6 +77,13 @@ class Written(NamedTuple):
     rows: int
     size: int
     sha256: str
+
+
+def _remove_leftovers(path: UPath) -> None:
+    """What killed writes of this table left aside."""
+    if path.parent.exists():
+        for left in path.parent.glob(f".{path.name}.*"):
+            left.unlink(missing_ok=True)
 
 
 def _write(table: Table | pd.DataFrame, path: UPath) -> Written:

@@ -1,15 +1,21 @@
 """A step that is told to stop sends nothing more, waits for what is in flight, and loses nothing."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
+import sys
 import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 
 from elspeth_dagster_tests.fault_server import FaultServer
-from elspeth_dagster_tests.project import Project, rows_of_texts
+from elspeth_dagster_tests.project import DAGSTER, Project, rows_of_texts
 
 IN_FLIGHT, QUEUED = 4, 8
 NO_REPLY = "SELECT count(*) FROM calls WHERE call_id NOT IN (SELECT call_id FROM replies)"
@@ -135,3 +141,84 @@ aggregating._flushes = stopped
     )
     assert end["status"] == "interrupted"
     assert server.stats()["received"] == 0
+
+
+LAUNCH = """mutation($p: ExecutionParams!) { launchRun(executionParams: $p) { __typename
+    ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+TERMINATE = """mutation($id: String!) { terminateRun(runId: $id, terminatePolicy: SAFE_TERMINATE) { __typename } }"""
+STATUS = """query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"""
+
+
+class Pages:
+    """Dagster's webserver and daemon, spoken to as its pages do."""
+
+    def __init__(self, port: int) -> None:
+        self._url = f"http://127.0.0.1:{port}/graphql"
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(self._url, body, {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            said = json.load(answer)
+        assert "errors" not in said, said
+        [value] = said["data"].values()
+        return value
+
+    def wait_until(self, wanted: str, query: str, **variables: Any) -> None:
+        until = time.monotonic() + 120
+        while (found := self.ask(query, **variables)["status"]) != wanted:
+            assert time.monotonic() < until, found
+            time.sleep(0.5)
+
+
+@contextmanager
+def dagster_dev(project: Project) -> Iterator[Pages]:
+    """`dagster dev` on the project."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [*DAGSTER, "dev", "-f", "trial/definitions.py", "-p", str(port)]
+    env = {**os.environ, **project.env, "PYTHONPATH": os.pathsep.join(sys.path)}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, cwd=project.folder, env=env, start_new_session=True, **quiet) as dev:
+        try:
+            pages = Pages(port)
+            until = time.monotonic() + 120
+            while time.monotonic() < until:
+                with suppress(OSError):
+                    pages.ask("{ version }")
+                    break
+                time.sleep(0.5)
+            yield pages
+        finally:
+            os.killpg(dev.pid, signal.SIGKILL)
+
+
+def test_a_run_terminated_in_dagsters_pages_loses_nothing_and_its_end_is_recorded(
+    sqlite_project: Project, server: FaultServer
+) -> None:
+    server.configure(latency_ms=4000, record=True)
+    sqlite_project.env["ELSPETH_MAX_CONCURRENCY"] = str(IN_FLIGHT)
+    sqlite_project.declare(aggregate={"rows": 1})
+    sqlite_project.write_rows(rows_of_texts(3))
+    selector = {
+        "repositoryLocationName": "definitions.py",
+        "repositoryName": "__repository__",
+        "pipelineName": "trial_job",
+    }
+    with dagster_dev(sqlite_project) as pages:
+        run_id = pages.ask(LAUNCH, p={"selector": selector, "mode": "default", "runConfigData": {}})["run"]["runId"]
+        sqlite_project.wait_for("SELECT count(*) FROM calls", IN_FLIGHT)
+        while server.stats()["in_flight"] < IN_FLIGHT:
+            time.sleep(0.05)
+        pages.ask(TERMINATE, id=run_id)
+        pages.wait_until("CANCELED", STATUS, id=run_id)
+        assert server.stats()["received"] == server.stats()["paid"] == IN_FLIGHT
+        assert on_record(sqlite_project)["replies"] == {"success": IN_FLIGHT}
+        sqlite_project.wait_for("SELECT count(*) FROM run_ends", 1)
+    end = sqlite_project.facts("SELECT status FROM run_ends WHERE run_id = :run", run=run_id)
+    fates = sqlite_project.facts("SELECT DISTINCT outcome FROM token_outcomes")
+    assert (end, fates) == ([{"status": "interrupted"}], [{"outcome": "interrupted"}])
+    server.configure(record=True)
+    assert sqlite_project.run_again(run_id).success
+    assert server.stats()["received"] == IN_FLIGHT + QUEUED
