@@ -2,9 +2,10 @@
 
 All batches of a shard share one concurrency limit, so that a slow row never holds back another batch. Each batch has
 one node state, open from before its first question until after its last. A provider that can't be used at all (wrong
-key, unknown deployment, nothing listens) stops the shard with one error, after what is in flight has come back; a fact
-that can't be recorded stops it at once, before anything more is sent. A shard that is told to stop sends nothing more,
-waits a grace time for what is in flight, and leaves its unfinished batches interrupted, for a later attempt or run.
+key, unknown deployment, nothing listens) stops the shard with one error, after what is in flight has come back, and so
+does a record that can't be read; a fact that can't be recorded stops it at once, before anything more is sent. A shard
+that is told to stop sends nothing more, waits a grace time for what is in flight, and leaves its unfinished batches
+interrupted, for a later attempt or run.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import asdict
 
 from elspeth_dagster.calling import BatchAtWork, Inquiry
 from elspeth_dagster.conversing import Conversation
-from elspeth_dagster.core.errors import ElspethError, ProviderError
+from elspeth_dagster.core.errors import AuditError, ElspethError, LandscapeError, ProviderError
 from elspeth_dagster.counting import Counts
 from elspeth_dagster.landscape import batches, states
 from elspeth_dagster.landscape.ledger import Landscape
@@ -55,7 +56,7 @@ class Desk:
         self._grace_seconds = grace_seconds
         self._report = report
         self._at_work: list[BatchAtWork] = []
-        self._unusable: ProviderError | None = None
+        self._unusable: ProviderError | LandscapeError | None = None
 
     async def ask(self, shard: Sequence[Batch], execution: states.Execution) -> Counts:
         """Ask every question of every row of these batches; return what that took.
@@ -85,10 +86,15 @@ class Desk:
             raise Stopped(f"stopped with {self._counts.questions} questions settled; what is on record is not lost")
 
     async def _plan(self, shard: Sequence[Batch], execution: states.Execution, waiting: Waiting) -> None:
-        async for inquiry in self._inquiries(shard, execution):
-            await waiting.put(inquiry)
-            if self._is_over:
-                break
+        try:
+            async for inquiry in self._inquiries(shard, execution):
+                await waiting.put(inquiry)
+                if self._is_over:
+                    break
+        except AuditError:
+            raise
+        except LandscapeError as error:  # it could not be read: nothing more is begun either
+            self._unusable = self._unusable or error
         for _ in range(self._max_concurrency):
             await waiting.put(None)
 
@@ -125,7 +131,9 @@ class Desk:
             accepted = await self._conversation.settle(inquiry)
         except Stopped:
             return
-        except ProviderError as error:
+        except AuditError:
+            raise
+        except (ProviderError, LandscapeError) as error:  # nothing more is begun, what is in flight may come back
             self._unusable = self._unusable or error
             return
         work, reused = inquiry.work, inquiry.tries == 0 and inquiry.last_call is not None
@@ -157,12 +165,10 @@ class Desk:
 
     def _leave_open_states(self, error: BaseException) -> None:
         """Best effort: where even this can't be recorded, the next attempt or the run's end closes the states."""
-        left = [work.state for work in self._at_work]
+        failed = isinstance(error, Exception) and not isinstance(error, Stopped)
+        why = states.told(error) if failed else str(error) or type(error).__name__
         with suppress(ElspethError):
-            if isinstance(error, Stopped) or not isinstance(error, Exception):
-                states.interrupt(self._landscape, left, str(error) or type(error).__name__)
-            else:
-                self._landscape.write(*(states.failure(state, error) for state in left))
+            states.close(self._landscape, [work.state for work in self._at_work], why, failed=failed)
 
 
 def _first(error: BaseException) -> BaseException:

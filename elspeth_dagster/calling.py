@@ -3,7 +3,8 @@
 call recorded (durable) ─► HTTP ─► reply recorded (durable)
               └── a crash here leaves a call without a reply: it may have been paid, and the record says so
 
-A call carries two names to the provider: its own, and an idempotency key that stays the same until a response has come.
+A call carries two names to the provider: its own, and an idempotency key that stays the same until a whole response
+has come.
 A provider that honours the key does not bill what was lost on the way a second time.
 """
 
@@ -21,7 +22,7 @@ from elspeth_dagster.landscape.records import Call, NodeState, Payload, Reply
 from elspeth_dagster.landscape.words import Cause, ReplyOutcome
 from elspeth_dagster.llm.prices import bound_nanousd, cost_nanousd
 from elspeth_dagster.stages.answering import Completion, read_completion
-from elspeth_dagster.stages.calling import ErrorClass, Exchange
+from elspeth_dagster.stages.calling import ErrorClass, Exchange, is_open
 from elspeth_dagster.stages.querying import Question, Request
 from elspeth_dagster.stopping import Stop, Stopped
 
@@ -117,7 +118,7 @@ class Caller:
             counts.add_reply(reply)
         if exchange is NOT_SENT:
             raise Stopped
-        inquiry.open_key = call.idempotency_key if exchange.status is None else None
+        inquiry.open_key = call.idempotency_key if is_open(exchange.status, exchange.error) else None
         return exchange, completion
 
     async def _send(self, call: Call, body: bytes) -> Exchange:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
-import sqlalchemy as sa
 
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.canonical import Json
@@ -20,7 +19,6 @@ from elspeth_dagster.landscape.answers import GivenAnswer
 from elspeth_dagster.landscape.ledger import Landscape, now
 from elspeth_dagster.landscape.records import NodeState, RowRejection, TokenOutcome
 from elspeth_dagster.landscape.rows import AdmittedRow
-from elspeth_dagster.landscape.schema import token_outcomes
 from elspeth_dagster.landscape.words import Outcome
 from elspeth_dagster.resources.parquet import Table
 from elspeth_dagster.stages import tabling
@@ -71,9 +69,9 @@ class Collector:
             self._record({batch.token_id: Outcome.COMPLETED for batch in some})
         return fates
 
-    def complete(self, token_id: str) -> TokenOutcome:
-        """The fate of the slice itself."""
-        return TokenOutcome(token_id, self._run_id, Outcome.COMPLETED, self._state.state_id, now())
+    def complete(self, token_id: str) -> None:
+        """Decide the fate of the slice itself."""
+        self._record({token_id: Outcome.COMPLETED})
 
     def _check_all_answered(self) -> None:
         wanted = {question.key for question in self._questions}
@@ -94,11 +92,7 @@ class Collector:
 
     def _record(self, fates: Mapping[str, Outcome]) -> None:
         with self._landscape.read() as connection:
-            decided = set(
-                connection.scalars(
-                    sa.select(token_outcomes.c.token_id).where(token_outcomes.c.token_id.in_(list(fates)))
-                )
-            )
+            decided = rows.decided(connection, list(fates))
         self._landscape.write(
             *(
                 TokenOutcome(token, self._run_id, fate, self._state.state_id, now())

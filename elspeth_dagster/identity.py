@@ -29,6 +29,7 @@ WALK = {
     "ask_batches": Determinism.EXTERNAL_CALL,
     "collect_results": Determinism.DETERMINISTIC,
 }
+RETRY_TAG = "dagster/retry_number"
 VERIFICATION = "_verification"
 """How the name of an assessment's other walk ends, which verifies what the first one recorded."""
 VERIFYING = {"verify_answers": Determinism.EXTERNAL_CALL}
@@ -70,7 +71,9 @@ def launch_of(context: dg.OpExecutionContext) -> Launch:
     chosen = {_launch(of_graphs.get(name, {})) for name in _walks(context, "collect_results")}
     if len(chosen) > 1:
         raise SettingsError("mode, reuse and of_run are choices of a whole run: launch these assessments apart.")
-    return chosen.pop() if chosen else Launch(mode="verify")
+    launch = chosen.pop() if chosen else Launch(mode="verify")
+    # An automatic retry of a run that asked anew goes on with it: nobody asked for a second time.
+    return launch._replace(reuse=None) if launch.reuse == "none" and RETRY_TAG in context.run.tags else launch
 
 
 def _launch(config: Mapping[str, Any]) -> Launch:

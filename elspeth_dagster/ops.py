@@ -187,7 +187,7 @@ def collect_results(
             facts = output_metadata(landscape, context.run_id, assessment.spec.name, manifest, asked, counts)
             for name in ("results", "answers", "failures", "rejections"):
                 yield dg.Output(getattr(collector, name)(), name, metadata=facts[name])
-            landscape.write(collector.complete(slice_token))
+            collector.complete(slice_token)
         runs.end_if_all_collected(landscape, context.run_id)
 
 
@@ -242,6 +242,8 @@ def verify_answers(
 
 def _to_verify(context: dg.OpExecutionContext, landscape: Landscape) -> tuple[Run, Assessment]:
     """The run that is verified, and the assessment as it was then."""
+    if launch_of(context).mode == "replay":
+        raise SettingsError("a replay sends nothing, a verification asks: launch them apart.")
     for name in ("sample", "min_agreement"):
         if not 0 <= context.op_config[name] <= 1:
             raise SettingsError(f"{name} is {context.op_config[name]}; it must be from 0 to 1.")
@@ -284,7 +286,8 @@ def _plain_errors(context: dg.OpExecutionContext, landscape: Landscape) -> Itera
             end = runs.end_of(connection, context.run_id)
             is_overtaken = states.is_overtaken(connection, execution(context))
         if end is not None:
-            raise dg.Failure(f"This run has ended: {end.detail}.", allow_retries=False) from error
+            told = end.detail or end.status.value
+            raise dg.Failure(f"This run has ended: {told}.", allow_retries=False) from error
         if is_overtaken:
             overtaken = "A later attempt at this step has begun; this one can record nothing more."
             raise dg.Failure(overtaken, allow_retries=False) from error
@@ -406,7 +409,7 @@ async def _replay(
     stop, asked = Stop(), questions(assessment)
     with landscape.read() as connection:
         replayed = runs.get(connection, launch.of_run or "")
-    memory = Replay(landscape, replayed, assessment.spec.errors.on_unknown)
+    memory = Replay(landscape, replayed, execution(context).node_id, assessment.spec.errors.on_unknown)
     with asked_by_signals(stop.ask):
         conversation = Conversation(landscape, assessment, memory.provider, memory, None)
         desk = _desk(context, landscape, llm, conversation, stop, lambda member: asked, len(asked))

@@ -10,7 +10,7 @@ Replay     Nothing is sent: every reply is the one that a run got, errors too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import sqlalchemy as sa
@@ -74,40 +74,35 @@ class Lineage:
         """The newest usable reply, and the last call that no response has come to."""
         key = inquiry.member.row_key, inquiry.question.key, request.question_hash
         with self._landscape.read() as connection:
-            known = replies.in_lineage(connection, self._run.root_run_id, *key)
+            known = replies.in_lineage(connection, self._run.root_run_id, inquiry.work.state.node_id, *key)
             same = [call for call in known if call.request_ref == request.ref]
-            found = _newest(connection, same, lambda call, completion: self._is_usable(call, completion, inquiry))
+            found = _newest(
+                connection,
+                same,
+                lambda call, completion: self._anywhere or not call.is_settled or _is_accepted(completion, inquiry),
+            )
             if found is None and self._anywhere:
                 others = replies.anywhere(connection, self._provider, *key, but=self._run.run_id)
-                found = _newest(connection, reversed(others), lambda call, completion: True)
-        lost = same[-1] if same and same[-1].http_status is None else None
-        return found, lost
-
-    def _is_usable(self, call: RecordedCall, completion: Completion, inquiry: Inquiry) -> bool:
-        if self._anywhere or not call.is_settled:
-            return True
-        try:
-            accepted_values(completion, inquiry.question.fields)
-        except Refused:
-            return False
-        return True
+                found = _best(connection, others, inquiry)
+        sent = [call for call in same if call.error_class != ErrorClass.NOT_SENT]
+        return found, sent[-1] if sent and sent[-1].is_open else None
 
     def _go_on_from(self, lost: RecordedCall, inquiry: Inquiry) -> None:
         if lost.is_unknown and self._on_unknown == "fail":
             raise _uncertain(lost)
-        if lost.error_class != ErrorClass.NOT_SENT:
-            inquiry.open_key = lost.idempotency_key
+        inquiry.open_key = lost.idempotency_key
 
 
 class Replay:
     """The replies that one run got, from its own calls and from those it used."""
 
-    def __init__(self, landscape: Landscape, replayed: Run, on_unknown: OnUnknown) -> None:
+    def __init__(self, landscape: Landscape, replayed: Run, node_id: str, on_unknown: OnUnknown) -> None:
         self._landscape = landscape
         self._replayed = replayed
+        self._node_id = node_id
         self._on_unknown = on_unknown
         with landscape.read() as connection:
-            self.provider = replies.provider_of(connection, replayed) or ""
+            self.provider = replies.provider_of(connection, replayed, node_id) or ""
             self._before = runs.of_lineage_until(connection, replayed)
 
     async def recall(self, inquiry: Inquiry, request: Request) -> Completion:
@@ -115,27 +110,30 @@ class Replay:
 
         Raises ProviderError for an error that stopped the step.
         """
-        call, body = await asyncio.to_thread(self._look_up, inquiry, request)
+        call, body, stopped = await asyncio.to_thread(self._look_up, inquiry, request)
         inquiry.last_call = call.call_id
         if call.outcome is ReplyOutcome.SUCCESS:
             return read_completion(body)
         error = ErrorClass(call.error_class or "")
-        if is_fatal(error):
+        if stopped:
             raise ProviderError(f"run {self._replayed.run_id} was stopped by call {call.call_id}: {call.detail}")
         raise Refused(error, call.detail or "")
 
-    def _look_up(self, inquiry: Inquiry, request: Request) -> tuple[RecordedCall, bytes]:
+    def _look_up(self, inquiry: Inquiry, request: Request) -> tuple[RecordedCall, bytes, bool]:
+        """The call, its reply, and whether the run stopped there: an error that no answer was made of."""
         with self._landscape.read() as connection:
             call = self._call(connection, inquiry, request)
+            fatal = call.outcome is ReplyOutcome.ERROR and is_fatal(ErrorClass(call.error_class or ""))
+            stopped = fatal and not replies.was_answered(connection, self._replayed.run_id, call.call_id)
             try:
-                return call, payloads.read(connection, call.body_ref or sha256(b""))
+                return call, payloads.read(connection, call.body_ref or sha256(b"")), stopped
             except ErasedError as error:
                 raise Refused(Refusal.ERASED, f"The reply of call {call.call_id} can't be replayed: {error}") from error
 
     def _call(self, connection: sa.Connection, inquiry: Inquiry, request: Request) -> RecordedCall:
-        """The call whose reply the run used: its own last one, else one of its lineage, else the answer's."""
+        """The call whose reply the run used: its own last one, one of its lineage, the answer's, one from elsewhere."""
         key = inquiry.member.row_key, inquiry.question.key, request.question_hash
-        known = replies.in_lineage(connection, self._replayed.root_run_id, *key)
+        known = replies.in_lineage(connection, self._replayed.root_run_id, self._node_id, *key)
         same = [call for call in known if call.request_ref == request.ref and call.run_id in self._before]
         own = [call for call in same if call.run_id == self._replayed.run_id and _has_come(call)]
         if own:
@@ -143,8 +141,12 @@ class Replay:
         found = _newest(connection, same, lambda call, completion: True)
         if found is not None:
             return found[0]
-        if used := replies.of_answer(connection, self._replayed.run_id, *key):
+        if used := replies.of_answer(connection, self._replayed.run_id, self._node_id, *key):
             return used[-1]
+        others = replies.anywhere(connection, self.provider, *key, but=self._replayed.run_id)
+        found = _best(connection, [call for call in others if call.sent_at < self._replayed.started_at], inquiry)
+        if found is not None:
+            return found[0]
         if same and same[-1].is_unknown and self._on_unknown == "fail":
             raise _uncertain(same[-1])
         raise Refused(
@@ -171,6 +173,24 @@ def _newest(
         if is_usable(call, completion):
             return call, completion
     return None
+
+
+def _best(
+    connection: sa.Connection, others: Sequence[RecordedCall], inquiry: Inquiry
+) -> tuple[RecordedCall, Completion] | None:
+    """Of replies that other runs got, the first that is accepted; else this row's own first, whatever it comes to."""
+    accepted = _newest(connection, reversed(others), lambda call, completion: _is_accepted(completion, inquiry))
+    key = (inquiry.member.row_key, inquiry.question.key)
+    own = [call for call in reversed(others) if (call.row_key, call.query_key) == key]
+    return accepted or _newest(connection, own, lambda call, completion: True)
+
+
+def _is_accepted(completion: Completion, inquiry: Inquiry) -> bool:
+    try:
+        accepted_values(completion, inquiry.question.fields)
+    except Refused:
+        return False
+    return True
 
 
 def _uncertain(call: RecordedCall) -> Refused:

@@ -98,29 +98,32 @@ class Verification:
 
     def _flush(self) -> list[Batch]:
         tokens = [row.token_id for page in self._own_rows() for row in page]
-        flushed = []
+        flushed, facts = [], []
         for ordinal, start in enumerate(range(0, len(tokens), ROWS_A_BATCH)):
             members = tuple(tokens[start : start + ROWS_A_BATCH])
             trigger = Trigger.ROWS if len(members) == ROWS_A_BATCH else Trigger.END_OF_SLICE
-            batch, facts = batches.flush(
+            batch, of_batch = batches.flush(
                 self._run_id, self._node_id, ordinal=ordinal, trigger=trigger, shard=SHARD, members=members
             )
-            self._landscape.write(*facts)
             flushed.append(batch)
+            facts += of_batch
+        self._landscape.write(*facts)
         return flushed
 
     def _own_rows(self) -> Iterator[list[AdmittedRow]]:
         return rows.in_source_order(self._landscape, self._run_id, self._node_id)
 
     def fates(self, state: NodeState) -> list[TokenOutcome]:
-        """The outcomes of all tokens of this walk: asked again, they have gone their way."""
+        """The outcomes of the tokens of this walk that have none: asked again, they have gone their way."""
         tokens = [row.token_id for page in self._own_rows() for row in page]
         with self._landscape.read() as connection:
             tokens += [batch.token_id for batch in batches.of_node(connection, self._run_id, self._node_id)]
+            decided = rows.decided(connection, tokens := [*tokens, state.token_id])
         when = now()
         return [
             TokenOutcome(token, self._run_id, Outcome.COMPLETED, state.state_id, when)
-            for token in [*tokens, state.token_id]
+            for token in tokens
+            if token not in decided
         ]
 
     def questions_of(self, member: Member) -> Sequence[Question]:

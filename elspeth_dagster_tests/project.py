@@ -155,7 +155,9 @@ class Project:
                 instance=instance, partition_key=partition, run_config=config, raise_on_error=False
             )
 
-    def run_again(self, run_id: str, steps: Sequence[str] = (), **launch: str) -> dg.JobExecutionResult:
+    def run_again(
+        self, run_id: str, steps: Sequence[str] = (), tags: Mapping[str, str] = MappingProxyType({}), **launch: str
+    ) -> dg.JobExecutionResult:
         """Re-execute a run, all its steps or some, in this process."""
         config = {"ops": {"trial": {"config": launch}}} if launch else {}
         again = dg.ReexecutionOptions(parent_run_id=run_id, step_selection=list(steps))
@@ -165,6 +167,7 @@ class Project:
                 instance=instance,
                 run_config={"execution": {"config": {"in_process": {}}}, **config},
                 reexecution_options=again,
+                tags=dict(tags),
             )
 
     def _reconstructable(self, job: str) -> Any:

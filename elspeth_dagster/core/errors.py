@@ -7,7 +7,8 @@
     ├── LandscapeError         the audit database can't be used as it is
     │   ├── SchemaVersionError     its schema is older or newer than this package
     │   ├── AuditError             a fact could not be recorded: the step stops, nothing is sent
-    │   │   └── StorageError           since its database is away, busy, full or not writable
+    │   │   ├── StorageError           since its database is away, busy, full or not writable
+    │   │   └── OvertakenError         since another attempt or run took over
     │   ├── ErasedError            the bytes that were asked for have been erased; their hash is still there
     │   └── NotOnRecordError       asked for a run, row or call that the landscape doesn't hold
     └── ProviderError          the LLM provider can't be used at all (key, deployment, address)
@@ -46,6 +47,10 @@ class AuditError(LandscapeError):
 
 class StorageError(AuditError):
     """The database stayed away or busy, or is full or not writable. Whether the last facts arrived is not known."""
+
+
+class OvertakenError(AuditError):
+    """Another attempt or run took over; this one can record nothing more, and must not try again."""
 
 
 class ErasedError(LandscapeError):

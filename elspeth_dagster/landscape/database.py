@@ -81,13 +81,27 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """A connection that sees one consistent state. Raises LandscapeError when the database fails it."""
+        """A connection that sees one consistent state; a database that is away is waited for.
+
+        Raises LandscapeError when the database fails it.
+        """
         options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True} if self._is_postgresql else {}
         try:
-            with self.engine.connect().execution_options(**options) as connection:
+            with self._connected().execution_options(**options) as connection:
                 yield connection
         except sa.exc.SQLAlchemyError as error:
             raise LandscapeError(f"the landscape can't be read: {why(error)}") from None
+
+    def _connected(self) -> sa.Connection:
+        """A connection, tried for with patience. (The pool asks each one whether it still lives.)"""
+        until = time.monotonic() + self._patience
+        while True:
+            try:
+                return self.engine.connect()
+            except sa.exc.SQLAlchemyError as error:
+                if not fault_of(error).passes or time.monotonic() > until:
+                    raise
+            time.sleep(FIRST_PAUSE)
 
     @contextmanager
     def write(self, *, alone: bool = False) -> Iterator[sa.Connection]:

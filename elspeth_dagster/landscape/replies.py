@@ -9,17 +9,23 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from elspeth_dagster.landscape.records import Run
-from elspeth_dagster.landscape.schema import answers, calls, replies, rows, run_ends, runs, tokens
+from elspeth_dagster.landscape.schema import answers, calls, node_states, replies, rows, run_ends, runs, tokens
 from elspeth_dagster.landscape.words import ReplyOutcome, RunStatus
+from elspeth_dagster.stages.calling import is_open
 
 NEWEST = 5
 
 
 class RecordedCall(NamedTuple):
-    """A call and its reply; no outcome where none is on record. `is_settled`: its run completed."""
+    """A call and its reply; no outcome where none is on record.
+
+    `is_settled`: a run of its lineage has completed since, with whatever the reply came to.
+    """
 
     call_id: str
     run_id: str
+    row_key: str
+    query_key: str
     state_id: str
     request_ref: str
     idempotency_key: str | None
@@ -36,16 +42,22 @@ class RecordedCall(NamedTuple):
         """Whether it was sent, for all we know, and may have been paid without a reply on record."""
         return self.outcome in (None, ReplyOutcome.UNKNOWN)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the provider may have done the work although no whole response came."""
+        return is_open(self.http_status, self.error_class)
+
 
 def in_lineage(
-    connection: sa.Connection, root_run_id: str, row_key: str, query_key: str, question_hash: str
+    connection: sa.Connection, root_run_id: str, node_id: str, row_key: str, query_key: str, question_hash: str
 ) -> list[RecordedCall]:
-    """The calls that put this question about this row, by any run of a lineage, in the order in which they were sent.
+    """The calls that put this question about this row at a node, by any run of a lineage, in the order of sending.
 
     A row is the same row when its key is.
     """
     put = _calls().where(
         calls.c.question_hash == question_hash,
+        node_states.c.node_id == node_id,
         calls.c.query_key == query_key,
         rows.c.row_key == row_key,
         runs.c.root_run_id == root_run_id,
@@ -71,36 +83,57 @@ def anywhere(
 
 
 def of_answer(
-    connection: sa.Connection, run_id: str, row_key: str, query_key: str, question_hash: str
+    connection: sa.Connection, run_id: str, node_id: str, row_key: str, query_key: str, question_hash: str
 ) -> list[RecordedCall]:
     """The call that a run's answer to this question comes from, whoever made it, if it put the question so."""
     of_run = (
         sa.select(answers.c.call_id)
         .join(tokens, tokens.c.token_id == answers.c.token_id)
         .join(rows, rows.c.row_id == tokens.c.row_id)
+        .join(node_states, node_states.c.state_id == answers.c.state_id)
         .where(rows.c.run_id == run_id, rows.c.row_key == row_key, answers.c.query_key == query_key)
+        .where(node_states.c.node_id == node_id)
     )
     put = _calls().where(calls.c.call_id.in_(of_run), calls.c.question_hash == question_hash)
     return _recorded(connection.execute(put.order_by(calls.c.sent_at)))
 
 
-def provider_of(connection: sa.Connection, run: Run) -> str | None:
-    """Which provider the lineage of a run asked; None if it asked nothing."""
-    asked = sa.select(calls.c.provider).join(runs, runs.c.run_id == calls.c.run_id)
-    return connection.scalar(asked.where(runs.c.root_run_id == run.root_run_id).limit(1))
+def was_answered(connection: sa.Connection, run_id: str, call_id: str) -> bool:
+    """Whether a run took this call's reply for an answer, accepted or refused, and went on."""
+    of_row = answers.c.token_id == calls.c.token_id
+    taken = sa.exists().where(answers.c.run_id == run_id, answers.c.call_id == call_id, of_row)
+    return connection.scalar(sa.select(taken).select_from(calls).where(calls.c.call_id == call_id)) or False
+
+
+def provider_of(connection: sa.Connection, run: Run, node_id: str) -> str | None:
+    """Which provider a run asked at a node, or else its lineage, last; None if nothing was asked."""
+    asked = (
+        sa.select(calls.c.provider)
+        .join(node_states, node_states.c.state_id == calls.c.state_id)
+        .join(runs, runs.c.run_id == node_states.c.run_id)
+        .where(runs.c.root_run_id == run.root_run_id, node_states.c.node_id == node_id)
+        .order_by(sa.case((runs.c.run_id == run.run_id, 0), else_=1), runs.c.started_at.desc())
+    )
+    return connection.scalar(asked.limit(1))
 
 
 def _calls() -> sa.Select[Any]:
-    call = [calls.c[name] for name in ("call_id", "run_id", "state_id", "request_ref", "idempotency_key", "sent_at")]
+    call = [calls.c[name] for name in ("query_key", "state_id", "request_ref", "idempotency_key", "sent_at")]
     reply = [replies.c[name] for name in ("outcome", "error_class", "detail", "http_status", "body_ref")]
-    completed = sa.func.coalesce(run_ends.c.status == RunStatus.COMPLETED, sa.false())
+    later = runs.alias("later")
+    settled = (
+        sa.exists()
+        .where(later.c.root_run_id == runs.c.root_run_id, run_ends.c.run_id == later.c.run_id)
+        .where(run_ends.c.status == RunStatus.COMPLETED, run_ends.c.ended_at > calls.c.sent_at)
+        .correlate(runs, calls)
+    )
     return (
-        sa.select(*call, *reply, completed)
+        sa.select(calls.c.call_id, calls.c.run_id, rows.c.row_key, *call, *reply, settled)
+        .join(node_states, node_states.c.state_id == calls.c.state_id)
         .join(runs, runs.c.run_id == calls.c.run_id)
         .join(tokens, tokens.c.token_id == calls.c.token_id)
         .join(rows, rows.c.row_id == tokens.c.row_id)
         .outerjoin(replies, replies.c.call_id == calls.c.call_id)
-        .outerjoin(run_ends, run_ends.c.run_id == calls.c.run_id)
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -103,6 +103,13 @@ def slice_token(connection: sa.Connection, run_id: str, node_id: str) -> str | N
         .where(node_states.c.run_id == run_id, node_states.c.node_id == node_id)
         .limit(1)
     )
+
+
+def decided(connection: sa.Connection, token_ids: Sequence[str]) -> set[str]:
+    """Those of some tokens that have their outcome."""
+    pages = (token_ids[start : start + PAGE] for start in range(0, len(token_ids), PAGE))
+    of_page = sa.select(token_outcomes.c.token_id)
+    return {token for page in pages for token in connection.scalars(of_page.where(token_outcomes.c.token_id.in_(page)))}
 
 
 def without_result(connection: sa.Connection, run_id: str, node_id: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import sqlalchemy as sa
 
@@ -14,7 +14,6 @@ from elspeth_dagster.landscape import payloads
 from elspeth_dagster.landscape.ledger import Landscape, insert, now
 from elspeth_dagster.landscape.records import (
     Edge,
-    Fact,
     Node,
     NodeStateEnd,
     Payload,
@@ -36,6 +35,7 @@ from elspeth_dagster.landscape.schema import (
 )
 from elspeth_dagster.landscape.words import Mode, Outcome, ReplyOutcome, RunStatus, StateStatus
 
+AT_ONCE = 1000
 LAST_OPS = ("collect_results", "verify_answers")
 """The ops that a walk ends with."""
 
@@ -78,31 +78,30 @@ def _succeeding(connection: sa.Connection, run: Run, reuse: Reuse | None) -> Run
     overtaken: it ends as interrupted, and the database takes nothing more of it, so that two runs can't both decide
     what becomes of a slice.
     """
-    before = _of_same_slice(connection, run)
-    for earlier in before:
-        if end_of(connection, earlier.run_id) is None:
-            _end(connection, RunEnd(earlier.run_id, RunStatus.INTERRUPTED, f"run {run.run_id} took over", now()))
-    parent = _parent(connection, run, [one for one in before if one.mode is run.mode], reuse)
-    goes_on = parent is not None and reuse != "none"
-    return run._replace(
-        parent_run_id=parent and parent.run_id,
-        root_run_id=parent.root_run_id if parent and goes_on else run.run_id,
-    )
+    goes_on = ~sa.exists().where(run_ends.c.run_id == runs.c.run_id)
+    for earlier in list(_of_same_slice(connection, run, goes_on)):
+        _end(connection, RunEnd(earlier.run_id, RunStatus.INTERRUPTED, f"run {run.run_id} took over", now()))
+    parent = _parent(connection, run, reuse)
+    root = run.run_id if parent is None or reuse == "none" else parent.root_run_id
+    return run._replace(parent_run_id=parent and parent.run_id, root_run_id=root)
 
 
-def _parent(connection: sa.Connection, run: Run, before: Sequence[Run], reuse: Reuse | None) -> Run | None:
-    """The run that this one re-executes; where that died before it was on record, and for a plain launch, the last run
-    of the slice, if it did not complete or going on with it was asked for."""
-    if run.parent_run_id is not None and _exists(connection, runs.c.run_id == run.parent_run_id):
-        return get(connection, run.parent_run_id)
-    last = before[-1] if before else None
+def _parent(connection: sa.Connection, run: Run, reuse: Reuse | None) -> Run | None:
+    """The run that this one re-executes, or the first of those; where these died before they were on record, and for a
+    plain launch, the last run of the slice, if it did not complete or going on with it was asked for."""
+    for known in (run.parent_run_id, run.root_run_id):
+        if known not in (None, run.run_id) and _exists(connection, runs.c.run_id == known):
+            return get(connection, str(known))
+    last = next(_of_same_slice(connection, run, runs.c.mode == run.mode), None)
     return last if last and (reuse == "lineage" or not _completed(connection, last)) else None
 
 
-def _of_same_slice(connection: sa.Connection, run: Run) -> list[Run]:
-    same_partition = runs.select().where(runs.c.partition_keys == run.partition_keys).order_by(runs.c.started_at)
-    earlier = [Run(*row) for row in connection.execute(same_partition)]
-    return [one for one in earlier if set(json.loads(one.assessments)) & set(json.loads(run.assessments))]
+def _of_same_slice(connection: sa.Connection, run: Run, condition: sa.ColumnElement[bool]) -> Iterator[Run]:
+    """The runs of the same slice, the last one first."""
+    same_partition = runs.select().where(runs.c.partition_keys == run.partition_keys, condition)
+    last_first = connection.execute(same_partition.order_by(runs.c.started_at.desc()))
+    found = (Run(*row) for row in last_first)
+    return (one for one in found if set(json.loads(one.assessments)) & set(json.loads(run.assessments)))
 
 
 def _completed(connection: sa.Connection, run: Run) -> bool:
@@ -206,25 +205,25 @@ def end(landscape: Landscape, run_id: str, status: RunStatus, detail: str) -> bo
 
 
 def _end(connection: sa.Connection, run_end: RunEnd) -> None:
-    insert(connection, [*_left_open(connection, run_end.run_id), run_end])
-
-
-def _left_open(connection: sa.Connection, run_id: str) -> list[Fact]:
+    """End what is open of a run, a page at a time, and the run."""
     open_states = (
         sa.select(node_states.c.state_id)
-        .where(node_states.c.run_id == run_id)
+        .where(node_states.c.run_id == run_end.run_id)
         .where(~sa.exists().where(node_state_ends.c.state_id == node_states.c.state_id))
     )
-    fateless = (
-        sa.select(tokens.c.token_id)
-        .where(tokens.c.run_id == run_id)
-        .where(~sa.exists().where(token_outcomes.c.token_id == tokens.c.token_id))
-    )
-    return [
-        *unknown_replies(connection, calls.c.run_id == run_id),
-        *(interrupted_end(state) for state in connection.scalars(open_states)),
-        *(TokenOutcome(token, run_id, Outcome.INTERRUPTED, None, now()) for token in connection.scalars(fateless)),
-    ]
+    for state_id in connection.scalars(open_states).all():
+        insert(connection, [*unknown_replies(connection, calls.c.state_id == state_id), interrupted_end(state_id)])
+    of_run = sa.select(node_states.c.state_id).where(node_states.c.run_id == run_end.run_id)
+    insert(connection, unknown_replies(connection, calls.c.state_id.in_(of_run)))
+    while page := _fateless(connection, run_end.run_id):
+        insert(connection, [TokenOutcome(token, run_end.run_id, Outcome.INTERRUPTED, None, now()) for token in page])
+    insert(connection, [run_end])
+
+
+def _fateless(connection: sa.Connection, run_id: str) -> Sequence[str]:
+    without = sa.select(tokens.c.token_id).where(tokens.c.run_id == run_id)
+    without = without.where(~sa.exists().where(token_outcomes.c.token_id == tokens.c.token_id))
+    return connection.scalars(without.limit(AT_ONCE)).all()
 
 
 STEP_IS_GONE = "the step that held it is gone"

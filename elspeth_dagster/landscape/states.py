@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from elspeth_dagster.core.errors import AuditError, LandscapeError
+from elspeth_dagster.core.errors import LandscapeError, OvertakenError
 from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.landscape import guards, runs
 from elspeth_dagster.landscape.ledger import Landscape, insert, now
@@ -69,31 +69,37 @@ def _attempts(connection: sa.Connection, node_id: str, token_id: str) -> list[tu
     return [(NodeState(*state), ended) for *state, ended in connection.execute(found)]
 
 
-def _close(connection: sa.Connection, state_ids: list[str], why: str = runs.STEP_IS_GONE) -> Iterator[Fact]:
+def _close(
+    connection: sa.Connection, state_ids: list[str], why: str = runs.STEP_IS_GONE, *, failed: bool = False
+) -> Iterator[Fact]:
     for state_id in state_ids:
         yield from runs.unknown_replies(connection, calls.c.state_id == state_id)
-        yield runs.interrupted_end(state_id, why)
+        failure = NodeStateEnd(state_id, StateStatus.FAILED, None, why, now())
+        yield failure if failed else runs.interrupted_end(state_id, why)
 
 
-def interrupt(landscape: Landscape, open_states: Sequence[NodeState], why: str) -> None:
-    """The end of states whose step was told to stop; their calls without a reply may have been paid: unknown."""
+def close(landscape: Landscape, at_work: Sequence[NodeState], why: str, *, failed: bool) -> None:
+    """End states whose step failed or was told to stop; what has ended meanwhile stays as it is.
+
+    Their calls without a reply may have been paid: unknown.
+    """
     landscape.write()  # what was handed over before is on record first
-    state_ids = [state.state_id for state in open_states]
+    state_ids = [state.state_id for state in at_work]
 
     def close_those_open(connection: sa.Connection) -> None:
         ended = sa.select(node_state_ends.c.state_id).where(node_state_ends.c.state_id.in_(state_ids))
         left = set(state_ids) - set(connection.scalars(ended))
-        insert(connection, _close(connection, sorted(left), why))
+        insert(connection, _close(connection, sorted(left), why, failed=failed))
 
     landscape.decide(close_those_open)
 
 
 def check_goes_on(landscape: Landscape, state: NodeState) -> None:
-    """Raise AuditError when the state has an end on record: another attempt, or another run, took over."""
+    """Raise OvertakenError when the state has an end on record: another attempt, or another run, took over."""
     ended = sa.select(node_state_ends.c.state_id).where(node_state_ends.c.state_id == state.state_id)
     with landscape.read() as connection:
         if connection.scalar(ended) is not None:
-            raise AuditError(guards.ATTEMPT_ENDED)
+            raise OvertakenError(guards.ATTEMPT_ENDED)
 
 
 def is_overtaken(connection: sa.Connection, execution: Execution) -> bool:
@@ -116,7 +122,12 @@ def end(state: NodeState, counts: Mapping[str, object]) -> NodeStateEnd:
 
 def failure(state: NodeState, error: BaseException) -> NodeStateEnd:
     """The end of a state by an error."""
-    return NodeStateEnd(state.state_id, StateStatus.FAILED, None, f"{type(error).__name__}: {error}"[:2000], now())
+    return NodeStateEnd(state.state_id, StateStatus.FAILED, None, told(error), now())
+
+
+def told(error: BaseException) -> str:
+    """An error as a state's end keeps it."""
+    return f"{type(error).__name__}: {error}"[:2000]
 
 
 @contextmanager
@@ -139,6 +150,6 @@ def held(
         landscape.write(failure(state, error))
         raise
     except BaseException as error:
-        interrupt(landscape, [state], str(error) or type(error).__name__)
+        close(landscape, [state], str(error) or type(error).__name__, failed=False)
         raise
     landscape.write(end(state, counts))

@@ -4,9 +4,11 @@ A killed write leaves the old file or the new one, never half of one. Any asset 
 DataFrame, and any DataFrame can be kept this way.
 """
 
+import glob
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
+from elspeth_dagster.core.errors import AuditError, OvertakenError
 from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.landscape import states
 from elspeth_dagster.landscape.ledger import Landscape, now
@@ -51,19 +54,26 @@ class ParquetIOManager(dg.UPathIOManager):
         self._landscape = landscape
 
     def dump_to_path(self, context: dg.OutputContext, obj: Table | pd.DataFrame, path: UPath) -> None:
-        _remove_leftovers(path)
-        aside = path.with_name(f".{path.name}.{new_id()}")
-        try:
-            written = _write(obj, aside)
-            if isinstance(obj, Table):
-                states.check_goes_on(self._landscape, obj.state)
-            _put_in_place(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
-        context.add_output_metadata({"dagster/row_count": written.rows, "sha256": written.sha256})
-        if isinstance(obj, Table):
-            context.add_output_metadata(dict(obj.facts()))
+        if not isinstance(obj, Table):
+            context.add_output_metadata(_facts(_replace(obj, path)))
+            return
+        with self._unless_overtaken(obj.state):
+            written = _replace(obj, path, before=lambda: states.check_goes_on(self._landscape, obj.state))
             self._landscape.write(_artifact(context, obj.state, path, written))
+        context.add_output_metadata({**_facts(written), **obj.facts()})
+
+    @contextmanager
+    def _unless_overtaken(self, state: NodeState) -> Iterator[None]:
+        """Write nothing for an attempt that another one took over from, and don't let Dagster retry it."""
+        try:
+            states.check_goes_on(self._landscape, state)
+            yield
+        except AuditError as error:
+            try:
+                states.check_goes_on(self._landscape, state)
+            except OvertakenError as overtaken:
+                raise dg.Failure(f"Nothing was written: {overtaken}.", allow_retries=False) from error
+            raise
 
     def load_from_path(self, context: dg.InputContext, path: UPath) -> pd.DataFrame:
         with path.open("rb") as file:
@@ -79,11 +89,22 @@ class Written(NamedTuple):
     sha256: str
 
 
-def _remove_leftovers(path: UPath) -> None:
-    """What killed writes of this table left aside."""
-    if path.parent.exists():
-        for left in path.parent.glob(f".{path.name}.*"):
-            left.unlink(missing_ok=True)
+def _facts(written: Written) -> dict[str, Any]:
+    return {"dagster/row_count": written.rows, "sha256": written.sha256}
+
+
+def _replace(table: Table | pd.DataFrame, path: UPath, before: Callable[[], None] = lambda: None) -> Written:
+    """Write a table aside, and put it in place unless `before` raises. What killed writes left aside goes."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*") if path.parent.exists() else ():
+        left.unlink(missing_ok=True)
+    aside = path.with_name(f".{path.name}.{new_id()}")
+    try:
+        written = _write(table, aside)
+        before()
+        _put_in_place(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return written
 
 
 def _write(table: Table | pd.DataFrame, path: UPath) -> Written:

@@ -113,6 +113,11 @@ def is_fatal(error: ErrorClass | None) -> bool:
     return error in FATAL
 
 
+def is_open(status: int | None, error: str | None) -> bool:
+    """Whether the provider may have done the work although no whole response came: asked again, it may bill twice."""
+    return status is None or (200 <= status < 300 and error in (ErrorClass.CONNECTION, ErrorClass.TIMEOUT))
+
+
 def retry_delay(tries: int, retry_after: float | None, jitter: float) -> float:
     """Seconds to wait after the `tries`-th try (1, 2, …) failed; `jitter` is a random number in [0, 1).
 

@@ -1,5 +1,6 @@
 """A replay makes the same tables again from the record alone: no key, no network, errors as they were."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,43 @@ def test_an_error_that_stopped_the_step_stops_the_replay(sqlite_project: Project
     replay = sqlite_project.run(mode="replay", of_run=failed.run_id)
     assert f"run {failed.run_id} was stopped by call" in said(replay)
     assert "Incorrect API key" in said(replay)
+
+
+def test_a_provider_that_went_away_for_a_while_is_replayed_as_it_was(sqlite_project: Project, tmp_path: Path) -> None:
+    with FaultServer(record=True) as own:
+        own.configure(rules=[{"act": "hang", "contains": "one of row 1."}], record=True)
+        sqlite_project.env.update(OPENAI_BASE_URL=own.base_url, ELSPETH_MAX_CONCURRENCY="1")
+        sqlite_project.declare(errors={"retry_seconds": 0})
+        sqlite_project.write_rows(rows_of_texts(2))
+        going_away = threading.Thread(target=sqlite_project.wait_for, args=("SELECT count(*) FROM calls", 5))
+        results: list[Any] = []
+        run = threading.Thread(target=lambda: results.append(sqlite_project.run()))
+        going_away.start()
+        run.start()
+        going_away.join()
+    run.join()
+    assert results[0].success
+    reasons = set(sqlite_project.table("answers")["reason"].dropna())
+    assert "unreachable" in reasons
+    before = tables(sqlite_project)
+    assert sqlite_project.run(mode="replay").success
+    assert tables(sqlite_project) == before
+
+
+def test_a_run_with_other_types_over_the_whole_record_is_replayed_with_their_repairs(
+    sqlite_project: Project, server: FaultServer
+) -> None:
+    server.configure(rules=[{"act": "wrong_types", "contains": "one of row 1."}], record=True)
+    sqlite_project.declare()
+    sqlite_project.write_rows(rows_of_texts(3))
+    assert sqlite_project.run().success
+    server.configure(record=True)
+    sqlite_project.declare(errors={"repair": 1})
+    assert sqlite_project.run(reuse="landscape").success
+    before = tables(sqlite_project)
+    forbid_network(sqlite_project)
+    assert sqlite_project.run(mode="replay").success
+    assert tables(sqlite_project) == before
 
 
 @pytest.mark.parametrize("assessments", [["trial", "other"]])

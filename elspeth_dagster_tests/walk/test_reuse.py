@@ -7,7 +7,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from elspeth_dagster.landscape import runs
+from elspeth_dagster.landscape.ledger import Landscape
+from elspeth_dagster.landscape.records import Edge, Node, Payload, Run
 from elspeth_dagster_tests.fault_server import FaultServer
+from elspeth_dagster_tests.landscape.sample import a_run, all_of, only
 from elspeth_dagster_tests.project import ATTRIBUTES, Project, rows_of_texts
 
 CALLS = "SELECT count(*) FROM calls"
@@ -286,3 +290,68 @@ def test_choices_that_do_not_go_together_are_refused_before_anything_is_asked(
     result = sqlite_project.run(**launch)
     assert told in said(result)
     assert server.stats()["received"] == 0
+
+
+def test_a_refusal_that_a_completed_run_took_over_is_asked_again_after_it(
+    sqlite_project: Project, server: FaultServer
+) -> None:
+    sqlite_project.env["ELSPETH_MAX_CONCURRENCY"] = "1"
+    rules = [{"act": "wrong_types", "contains": "text one of row 1."}, {"status": 401, "contains": "row 3."}]
+    server.configure(rules=rules, record=True)
+    sqlite_project.declare()
+    sqlite_project.write_rows(rows_of_texts(5))
+    assert not sqlite_project.run().success
+    server.configure(record=True)
+    assert sqlite_project.run().success
+    assert list(sqlite_project.table("failures")["id"]) == ["R1"]
+    server.reset()
+    assert sqlite_project.run(reuse="lineage").success
+    assert server.stats()["received"] == 2
+    assert len(sqlite_project.table("results")) == 5
+
+
+def test_a_re_execution_of_one_that_died_before_it_was_on_record_goes_on_from_the_first(
+    landscape: Landscape,
+) -> None:
+    facts = a_run("first")
+    nodes, edges, configs = all_of(Node, facts), all_of(Edge, facts), all_of(Payload, facts)
+    first = only(Run, facts)
+    landscape.write(*facts)
+    again = first._replace(run_id="third", parent_run_id="second, which died", root_run_id="first")
+    mine = [node._replace(run_id="third") for node in nodes]
+    runs.begin(landscape, again, mine, [edge._replace(run_id="third") for edge in edges], configs)
+    with landscape.read() as connection:
+        found = runs.get(connection, "third")
+    assert (found.parent_run_id, found.root_run_id) == ("first", "first")
+
+
+def test_an_automatic_retry_of_a_run_that_asked_anew_goes_on_with_it(
+    sqlite_project: Project, server: FaultServer
+) -> None:
+    first = a_completed_run(sqlite_project, server)
+    sqlite_project.env["ELSPETH_MAX_CONCURRENCY"] = "1"
+    server.configure(rules=[{"status": 401, "contains": "row 3."}], record=True)
+    anew = sqlite_project.run_again(first.run_id, reuse="none")
+    server.configure(record=True)
+    server.reset()
+    assert sqlite_project.run_again(anew.run_id, tags={"dagster/retry_number": "1"}, reuse="none").success
+    assert server.stats()["received"] == 8
+
+
+def test_a_cut_connection_keeps_the_idempotency_key_and_an_error_ends_it(
+    sqlite_project: Project, server: FaultServer
+) -> None:
+    server.configure(
+        first_tries=[
+            {"act": "cut", "times": 2, "contains": "row 0."},
+            {"status": 500, "times": 2, "contains": "row 1."},
+        ],
+        record=True,
+    )
+    sqlite_project.declare(case_studies=[ATTRIBUTES["case_studies"][0]], criteria=[{"name": "clarity"}])
+    sqlite_project.write_rows(rows_of_texts(2))
+    assert sqlite_project.run().success
+    keys: dict[str, list[str]] = {}
+    for request in server.stats()["requests"]:
+        keys.setdefault(request["sha256"], []).append(request["idempotency_key"])
+    assert sorted(len(set(of_body)) for of_body in keys.values()) == [1, 3]

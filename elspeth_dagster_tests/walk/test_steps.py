@@ -21,9 +21,8 @@ alone = defs
 
 @dg.definitions
 def defs():
-    job = dg.define_asset_job(
-        "retrying_job", selection=dg.AssetSelection.all(), op_retry_policy=dg.RetryPolicy(max_retries=1)
-    )
+    results = dg.AssetSelection.assets("trial/results").required_multi_asset_neighbors()
+    job = dg.define_asset_job("retrying_job", selection=results, op_retry_policy=dg.RetryPolicy(max_retries=1))
     return dg.Definitions.merge(alone(), dg.Definitions(jobs=[job]))
 """
 

@@ -149,3 +149,40 @@ def test_what_can_not_be_verified_is_said(
     sqlite_project.write_rows(rows_of_texts(1))
     assert told in said(sqlite_project.run(VERIFY, **launch))
     assert server.stats()["received"] == 0
+
+
+EVERYTHING = """
+alone = defs
+
+@dg.definitions
+def defs():
+    job = dg.define_asset_job("everything_job", selection=dg.AssetSelection.all())
+    return dg.Definitions.merge(alone(), dg.Definitions(jobs=[job]))
+"""
+
+
+def test_a_run_that_makes_results_and_verification_keeps_them_apart(project: Project, server: FaultServer) -> None:
+    with (project.folder / "trial" / "definitions.py").open("a") as file:
+        file.write(EVERYTHING)
+    project.declare()
+    project.write_rows(rows_of_texts(5))
+    assert project.run("everything_job").success
+    asked = server.stats()["received"]
+    assert asked > 20
+    before = (project.home / "storage" / "trial" / "results.parquet").read_bytes()
+    again = project.run("everything_job", reuse="lineage")
+    assert again.success and server.stats()["received"] == asked + (asked - 20)
+    assert project.run(mode="replay").success
+    assert (project.home / "storage" / "trial" / "results.parquet").read_bytes() == before
+    assert "launch them apart" in said(project.run("everything_job", mode="replay"))
+    assert project.fact(LEFT_OPEN) == 1  # the run that was refused
+
+
+def test_a_killed_verification_draws_all_of_its_batches_or_none(
+    sqlite_project: Project, server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_completed_run(sqlite_project, server)
+    monkeypatch.setattr("elspeth_dagster.verifying.ROWS_A_BATCH", 2)
+    result = sqlite_project.run(VERIFY, sample=1.0)
+    assert facts_of(check_of(result))["questions"] == 20
+    assert sqlite_project.fact("SELECT count(*) FROM batches WHERE run_id = :run", run=result.run_id) == 3
