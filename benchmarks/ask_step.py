@@ -1,4 +1,5 @@
-"""The ask step, whole and on record, beside a bare aiohttp loop that sends the same bytes; both in one run.
+"""The ask step, whole and on record, beside a bare aiohttp loop that sends the same bytes, and a run that goes on after
+it and takes every reply from the record; all in one run.
 
     python benchmarks/ask_step.py [--rows 500] [--concurrency 100] [--latency-ms 0] [--landscape URL]
 
@@ -20,6 +21,8 @@ import click
 from elspeth_dagster.admitting import admit
 from elspeth_dagster.aggregating import flush_batches
 from elspeth_dagster.asking import Desk
+from elspeth_dagster.calling import Caller
+from elspeth_dagster.conversing import Conversation
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.canonical import canonical_json
 from elspeth_dagster.core.ids import new_id
@@ -32,7 +35,10 @@ from elspeth_dagster.landscape.states import Execution
 from elspeth_dagster.landscape.words import Determinism
 from elspeth_dagster.llm.providers import ProviderSettings
 from elspeth_dagster.llm.wire import Wire
+from elspeth_dagster.recalling import Lineage
+from elspeth_dagster.stages.querying import questions
 from elspeth_dagster.stages.reading import Record
+from elspeth_dagster.stopping import Stop
 from elspeth_dagster_tests.fault_server import FaultServer
 
 TEXT = "The applicant describes the work in plain words, with figures where they matter. " * 12
@@ -61,9 +67,10 @@ def main(rows: int, concurrency: int, latency_ms: int, url: str | None) -> None:
         with Landscape.open(url) as landscape:
             ours = measure(lambda: ask(landscape, server.base_url, rows, concurrency))
             bodies = sent_bodies(landscape)
+            again = measure(lambda: ask(landscape, server.base_url, rows, concurrency))
         bare = measure(lambda: asyncio.run(send_bare(f"{server.base_url}/chat/completions", bodies, concurrency)))
         size = Path(folder, "landscape.sqlite").stat().st_size if url.startswith("sqlite") else None
-    tell(len(bodies), ours, bare, latency_ms, concurrency, size)
+    tell(len(bodies), ours, again, bare, latency_ms, concurrency, size)
 
 
 def measure(work: Callable[[], float]) -> tuple[float, float]:
@@ -92,11 +99,25 @@ async def ask_shard(
 ) -> float:
     settings = ProviderSettings("openai", api_key="sk-benchmark-key", base_url=base_url)
     async with Wire(settings, "gpt-4o-mini", max_concurrency=concurrency) as wire:
-        desk = Desk(landscape, wire, assessment, provider="openai", max_concurrency=concurrency)
+        stop, asked = Stop(), questions(assessment)
+        caller = Caller(landscape, wire, "openai", "gpt-4o-mini", stop)
+        await caller.begin()
+        with landscape.read() as connection:
+            run = runs.get(connection, execution.run_id)
+        memory = Lineage(landscape, run, "openai", "ask_again", anywhere=False)
+        conversation = Conversation(landscape, assessment, "openai", memory, caller)
+        desk = Desk(
+            landscape,
+            conversation,
+            stop,
+            lambda member: asked,
+            questions_a_row=len(asked),
+            max_concurrency=concurrency,
+        )
         started, cpu = time.perf_counter(), time.process_time()
         counts = await desk.ask(shard, execution)
         ASK_CPU.append(time.process_time() - cpu)
-        assert counts.accepted == counts.calls, counts
+        assert counts.accepted == counts.calls + counts.reused and counts.calls * counts.reused == 0, counts
         return time.perf_counter() - started
 
 
@@ -136,6 +157,7 @@ async def send_bare(url: str, bodies: list[bytes], concurrency: int) -> float:
 def tell(
     count: int,
     ours: tuple[float, float],
+    again: tuple[float, float],
     bare: tuple[float, float],
     latency_ms: int,
     concurrency: int,
@@ -145,6 +167,7 @@ def tell(
     click.echo(f"{'':24}{'calls/s':>10}{'CPU ms/call':>14}")
     click.echo(f"{'bare aiohttp':24}{count / bare[0]:>10.0f}{bare[1] / count * 1000:>14.3f}")
     click.echo(f"{'ask step, on record':24}{count / ours[0]:>10.0f}{ASK_CPU[0] / count * 1000:>14.3f}")
+    click.echo(f"{'going on, all recorded':24}{count / again[0]:>10.0f}{ASK_CPU[1] / count * 1000:>14.3f}")
     click.echo(f"\nratio {bare[0] / ours[0]:.2f}")
     if latency_ms:
         click.echo(f"of in flight ÷ latency: {count / ours[0] / (concurrency / latency_ms * 1000):.2f}")

@@ -10,6 +10,9 @@ import dagster as dg
 import pytest
 
 from elspeth_dagster.core.errors import LandscapeError
+from elspeth_dagster.landscape import states
+from elspeth_dagster.landscape.ledger import Landscape
+from elspeth_dagster.landscape.states import Execution
 from elspeth_dagster_tests.fault_server import FaultServer
 from elspeth_dagster_tests.project import Project, rows_of_texts
 
@@ -168,3 +171,29 @@ def test_a_run_after_a_completed_one_starts_a_lineage_of_its_own(sqlite_project:
     assert sqlite_project.run().success and sqlite_project.run().success
     lineages = sqlite_project.facts("SELECT run_id, parent_run_id, root_run_id FROM runs")
     assert all(run["parent_run_id"] is None and run["root_run_id"] == run["run_id"] for run in lineages)
+
+
+def test_a_step_that_another_attempt_took_over_from_records_nothing_more_and_says_why(
+    project: Project, server: FaultServer
+) -> None:
+    server.configure(latency_ms=1500, record=True)
+    project.env["ELSPETH_MAX_CONCURRENCY"] = "1"
+    project.declare()
+    project.write_rows(rows_of_texts(2))
+    results: list[dg.ExecuteInProcessResult] = []
+    given_up = threading.Thread(target=lambda: results.append(project.run()))
+    with project.in_env():
+        given_up.start()
+        project.wait_for("SELECT count(*) FROM calls", 1)
+        [batch] = project.facts("SELECT run_id, token_id FROM batches")
+        later = Execution(batch["run_id"], "trial.ask_batches", "trial.ask_batches[shard_00001]", 1, "elsewhere", 7)
+        with Landscape.open(project.landscape_url) as landscape:
+            state = states.open_state(landscape, later, batch["token_id"])
+        given_up.join()
+    assert state.attempt == 2 and not results[0].success
+    [failure] = [event for event in results[0].all_events if event.event_type_value == "STEP_FAILURE"]
+    assert "A later attempt at this step has begun" in failure.step_failure_data.error_display_string
+    assert failure.step_failure_data.user_failure_data is not None
+    left = project.facts("SELECT c.state_id, p.outcome FROM calls c JOIN replies p ON p.call_id = c.call_id")
+    assert {row["outcome"] for row in left} == {"unknown"} and server.stats()["received"] == len(left) == 1
+    assert project.fact("SELECT count(*) FROM answers") == 0
