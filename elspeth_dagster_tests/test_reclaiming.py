@@ -42,6 +42,20 @@ def with_a_job_for_both(alone):
 
 defs = with_a_job_for_both(defs)
 """
+RETRYING = """
+def with_retries(alone):
+    @dg.definitions
+    def defs():
+        job = dg.define_asset_job(
+            "retrying_job",
+            selection=dg.AssetSelection.all() - dg.AssetSelection.assets("trial/verification"),
+            op_retry_policy=dg.RetryPolicy(max_retries=1),
+        )
+        return dg.Definitions.merge(alone(), dg.Definitions(jobs=[job]))
+    return defs
+
+defs = with_retries(defs)
+"""
 REPLAY = {"ops": {"trial": {"config": {"mode": "replay"}}}}
 
 
@@ -410,6 +424,37 @@ def test_a_replayed_answer_tells_the_call_that_it_comes_from(story: Story) -> No
     document = told(story.project, "explain", story.replayed, "--row", "R1")
     origins = [question["answer"]["taken_from"]["run_id"] for question in document["questions"]]
     assert origins == [story.went_on, story.went_on, story.died, story.died]
+
+
+def test_an_answer_from_an_earlier_attempt_is_told_with_that_attempt(
+    tmp_path: Path, database_url: str, server: FaultServer
+) -> None:
+    server.reset()  # what it was asked before is a first try again
+    server.configure(first_tries={"act": "hang", "times": 1, "contains": "depth of cs2"})
+    project = Project(tmp_path / "project", database_url, server.base_url)
+    project.declare()
+    project.write_rows(rows_of_texts(1))
+    with (project.folder / "trial" / "definitions.py").open("a") as file:
+        file.write(RETRYING)
+    killer = threading.Thread(target=kill_the_asking_step, args=(project,))
+    killer.start()
+    assert project.run_in_processes("retrying_job").success
+    killer.join()
+    *reused, asked_again = told(project, "explain", "latest", "--row", "R0")["questions"]
+    for question in reused:
+        assert [(made["is_reused"], made["attempt"]) for made in question["calls"]] == [(True, 1)]
+        assert (question["answer"]["attempt"], question["answer"]["taken_from"]["attempt"]) == (2, 1)
+    assert [(made["is_reused"], made["attempt"]) for made in asked_again["calls"]] == [(False, 1), (False, 2)]
+    assert asked_again["answer"]["taken_from"] is None
+    text = ask(project, "explain", "latest", "--row", "R0").stdout
+    assert text.count(", reused: first, attempt 1 at the batch, try 1") == text.count("made by attempt 1, sent") == 3
+
+
+def kill_the_asking_step(project: Project) -> None:
+    """Kill -9 the process that asks, once three of its four replies are on record."""
+    wait(lambda: project.fact("SELECT count(*) FROM replies WHERE outcome = 'success'") == 3)
+    [state] = project.facts("SELECT pid FROM node_states WHERE node_id = 'trial.ask_batches'")
+    os.kill(state["pid"], signal.SIGKILL)
 
 
 def test_an_answer_to_another_rows_question_is_told_with_that_row(
