@@ -28,16 +28,17 @@ def table() -> pd.DataFrame: ...
 """
 
 
-def test_an_assessment_is_four_assets_in_its_own_group(project: Project) -> None:
+def test_an_assessment_is_four_assets_and_their_verification_in_its_own_group(project: Project) -> None:
     project.declare()
     graph = project.definitions().resolve_asset_graph()
-    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == {f"trial/{output}" for output in OUTPUTS}
-    for output in OUTPUTS:
+    made = [*OUTPUTS, "verification"]
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == {f"trial/{output}" for output in made}
+    for output in made:
         asset = graph.get(dg.AssetKey(["trial", output]))
         assert asset.group_name == "trial"
         assert asset.description and asset.description.startswith("A row per ")
         assert "parquet" in asset.kinds
-        assert ("llm" in asset.kinds) == (output in ("results", "answers"))
+        assert ("llm" in asset.kinds) == (output in ("results", "answers", "verification"))
 
 
 def test_its_job_makes_them_all_and_is_retried_from_what_failed(project: Project) -> None:

@@ -158,6 +158,7 @@ alone = defs
 
 @dg.definitions
 def defs():
-    both = dg.define_asset_job("both_job", selection=dg.AssetSelection.all())
+    verification = dg.AssetSelection.assets("trial/verification", "second/verification")
+    both = dg.define_asset_job("both_job", selection=dg.AssetSelection.all() - verification)
     return dg.Definitions.merge(alone(), dg.Definitions(jobs=[both]))
 """

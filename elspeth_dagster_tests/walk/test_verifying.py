@@ -171,7 +171,7 @@ def test_a_run_that_makes_results_and_verification_keeps_them_apart(project: Pro
     assert asked > 20
     before = (project.home / "storage" / "trial" / "results.parquet").read_bytes()
     again = project.run("everything_job", reuse="lineage")
-    assert again.success and server.stats()["received"] == asked + (asked - 20)
+    assert again.success and asked < server.stats()["received"] < asked + 10  # its own sample, of its own answers
     assert project.run(mode="replay").success
     assert (project.home / "storage" / "trial" / "results.parquet").read_bytes() == before
     assert "launch them apart" in said(project.run("everything_job", mode="replay"))
