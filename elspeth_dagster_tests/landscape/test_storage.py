@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import sqlite3
 import subprocess
 import sys
@@ -186,8 +187,8 @@ SAY_IT = (
         ("53100", "the disk of the landscape is full: "),
         ("58030", "the landscape can't be written: "),
         ("25006", "the landscape can't be written: "),
-        ("40P01", "the landscape's database has been busy for 1 seconds: "),
-        ("57P03", "the landscape's database has been away for 1 seconds: "),
+        ("40P01", r"the landscape's database has been busy for \d+ seconds: "),
+        ("57P03", r"the landscape's database has been away for \d+ seconds: "),
         ("P0001", "the landscape refused a record: "),
     ],
 )
@@ -197,7 +198,7 @@ def test_an_error_of_postgresql_is_told_by_its_code(postgresql_url: str, state: 
         owner.execute("CREATE TRIGGER fail BEFORE INSERT ON payloads FOR EACH ROW EXECUTE FUNCTION fail()")
     with Landscape(Database.open(postgresql_url, patience=1)) as landscape, pytest.raises(AuditError) as refused:
         landscape.write(noise(1))
-    assert str(refused.value).startswith(said)
+    assert re.match(said, str(refused.value))
 
 
 def test_every_code_that_is_told_apart_is_one_of_postgresql() -> None:
