@@ -155,9 +155,7 @@ def ask_batches(
         with landscape.read() as connection:
             aggregated_by = node_id(assessment.spec.name, "aggregate_rows")
             to_ask = batches.of_shard(connection, context.run_id, aggregated_by, shard["shard"])
-        how = Launch(**shard["launch"])
-        asking = _replay if how.mode == "replay" else _ask
-        asked = asyncio.run(asking(context, landscape, llm, assessment, to_ask, how))
+        asked = asyncio.run(_ask(context, landscape, llm, assessment, to_ask, Launch(**shard["launch"])))
     context.log.info(progress_line(asked))
     context.add_output_metadata(asking_metadata(asked))
     return _reference(context, shard=shard["shard"], **asdict(asked))
@@ -390,30 +388,31 @@ async def _ask(
     launch: Launch,
 ) -> Counts:
     stop, asked = Stop(), questions(assessment)
-    memory = _lineage(context, landscape, llm, assessment, launch)
     with asked_by_signals(stop.ask):
-        async with _calling(landscape, llm, assessment, stop) as caller:
-            conversation = Conversation(landscape, assessment, llm.provider, memory, caller)
+        async with _conversation(context, landscape, llm, assessment, launch, stop) as conversation:
             desk = _desk(context, landscape, llm, conversation, stop, lambda member: asked, len(asked))
             return await desk.ask(to_ask, execution(context))
 
 
-async def _replay(
+@asynccontextmanager
+async def _conversation(
     context: dg.OpExecutionContext,
     landscape: Landscape,
     llm: LLMResource,
     assessment: Assessment,
-    to_ask: list[Batch],
     launch: Launch,
-) -> Counts:
-    stop, asked = Stop(), questions(assessment)
-    with landscape.read() as connection:
-        replayed = runs.get(connection, launch.of_run or "")
-    memory = Replay(landscape, replayed, execution(context).node_id, assessment.spec.errors.on_unknown)
-    with asked_by_signals(stop.ask):
-        conversation = Conversation(landscape, assessment, memory.provider, memory, None)
-        desk = _desk(context, landscape, llm, conversation, stop, lambda member: asked, len(asked))
-        return await desk.ask(to_ask, execution(context))
+    stop: Stop,
+) -> AsyncIterator[Conversation]:
+    """With the provider; in a replay with the record alone."""
+    if launch.mode == "replay":
+        with landscape.read() as connection:
+            replayed = runs.get(connection, launch.of_run or "")
+        record = Replay(landscape, replayed, execution(context).node_id, assessment.spec.errors.on_unknown)
+        yield Conversation(landscape, assessment, record.provider, record, None)
+    else:
+        memory = _lineage(context, landscape, llm, assessment, launch)
+        async with _calling(landscape, llm, assessment, stop) as caller:
+            yield Conversation(landscape, assessment, llm.provider, memory, caller)
 
 
 async def _ask_again(
