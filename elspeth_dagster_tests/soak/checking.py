@@ -22,8 +22,8 @@ from elspeth_dagster_tests.project import Project
 from elspeth_dagster_tests.soak.acknowledging import key_columns, noted
 
 RUNS = (
-    "SELECT r.run_id, r.root_run_id, e.status FROM runs r LEFT JOIN run_ends e ON e.run_id = r.run_id "
-    "ORDER BY r.started_at"
+    "SELECT r.run_id, r.root_run_id, r.started_at, e.status, e.ended_at FROM runs r "
+    "LEFT JOIN run_ends e ON e.run_id = r.run_id ORDER BY r.started_at"
 )
 FATES = (
     "SELECT t.run_id, t.token_id, t.kind, w.row_key, o.outcome FROM tokens t "
@@ -48,7 +48,10 @@ FINAL = ("assessed", "partial", "failed")
 
 @dataclass
 class Evidence:
-    """What each witness says of one slice. `torn` is what was seen between the launches."""
+    """What each witness says of one slice.
+
+    `torn` is what was seen between the launches, `outlasting` the runs that even one more launch has not ended.
+    """
 
     expected_keys: set[str]
     undisturbed: bytes | None
@@ -62,6 +65,7 @@ class Evidence:
     artifacts: set[tuple[str, bytes]]
     keys: dict[str, set[tuple[Any, ...]]]
     torn: list[str] = field(default_factory=list)
+    outlasting: list[str] = field(default_factory=list)
 
     @property
     def billed(self) -> list[dict[str, Any]]:
@@ -124,6 +128,11 @@ def _is_whole(path: Path) -> bool:
 def is_done(project: Project) -> bool:
     """Whether a run of the slice completed, by the record."""
     return any(run["status"] == "completed" for run in project.facts(RUNS))
+
+
+def open_runs(project: Project) -> list[str]:
+    """The runs without an end."""
+    return [run["run_id"] for run in project.facts(RUNS) if run["status"] is None]
 
 
 # What must be nothing ------------------------------------------------------------------------------------------------
@@ -210,10 +219,25 @@ def states_left_open(evidence: Evidence) -> list[str]:
 
 
 def runs_left_open(evidence: Evidence) -> list[str]:
-    """Runs without an end, and a slice of which not exactly one run completed."""
+    """Runs without an end that began before the slice was done, and a slice of which not exactly one run completed."""
     completed = [run for run in evidence.runs if run["status"] == "completed"]
-    open_ = [run["run_id"] for run in evidence.runs if run["status"] is None]
+    late = runs_begun_late(evidence)
+    open_ = [run["run_id"] for run in evidence.runs if run["status"] is None and run["run_id"] not in late]
     return open_ + ([f"{len(completed)} runs completed"] if len(completed) != 1 else [])
+
+
+def runs_begun_late(evidence: Evidence) -> list[str]:
+    """Runs that began when the slice was done already: by a first step that outlived its run's worker.
+
+    Nobody goes on with such a run, and nobody ends it but the next launch.
+    """
+    done = [run["ended_at"] for run in evidence.runs if run["status"] == "completed"]
+    return [run["run_id"] for run in evidence.runs if done and run["started_at"] > max(done)]
+
+
+def runs_not_ended_by_the_next(evidence: Evidence) -> list[str]:
+    """Runs that have no end although a launch after them completed."""
+    return evidence.outlasting
 
 
 def tables_torn(evidence: Evidence) -> list[str]:
@@ -246,6 +270,7 @@ MUST_BE_NOTHING: tuple[Callable[[Evidence], list[str]], ...] = (
     calls_left_open,
     states_left_open,
     runs_left_open,
+    runs_not_ended_by_the_next,
     tables_torn,
     tables_not_on_record,
     results_differ,
@@ -262,6 +287,7 @@ def counts(evidence: Evidence) -> dict[str, int]:
     return {
         "rows": len(evidence.expected_keys),
         "runs": len(evidence.runs),
+        "runs_begun_late": len(runs_begun_late(evidence)),
         "facts_acknowledged": len(evidence.acknowledged),
         "attempts_on_record": len(evidence.calls),
         "requests_received": len(evidence.requests),

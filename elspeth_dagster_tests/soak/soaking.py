@@ -202,6 +202,9 @@ class Soak:
     def _compare(self, form: Form, project: Project, folder: Path, torn: list[str], undisturbed: bytes | None) -> None:
         evidence = gather(project, folder, self._server.stats()["requests"], form.keys, undisturbed)
         evidence.torn += torn
+        if checking.open_runs(project):
+            self._zygote.launch(project, folder, broken=self._broken).wait()
+            evidence.outlasting += checking.open_runs(project)
         self._judge(evidence)
 
     def _judge(self, evidence: Evidence) -> None:
