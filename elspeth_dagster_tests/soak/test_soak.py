@@ -62,6 +62,7 @@ SEEN_BY = {
     "leave_tokens_without_fate": ("answer_on_record:3", ["rows_without_one_outcome"]),
     "write_in_place": ("half_a_table:1", ["tables_torn"]),
     "resume_by_halves": ("rows_admitted:1", ["results_differ", "rows_without_one_outcome"]),
+    "forget_what_was_before": ("answer_on_record:3", ["lineages_broken"]),
     "make_replies_up": ("answer_on_record:9", ["replies_made_up"]),
     "lose_artifacts": ("table_on_record:1", ["tables_not_on_record"]),
 }
