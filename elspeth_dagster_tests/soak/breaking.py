@@ -152,6 +152,11 @@ def retry_in_secret() -> None:
     replace(f"{UNDER}.llm.wire:Wire.send", stubborn)
 
 
+def forget_what_was_before() -> None:
+    """A launch after a run that died asks everything anew."""
+    replace(f"{UNDER}.landscape.runs:_parent", lambda _real: lambda *_args: None)
+
+
 def make_replies_up() -> None:
     """Half of the calls are not sent: they get the reply of the one before."""
     came: list[Any] = []
@@ -193,6 +198,7 @@ VARIANTS = {
         write_in_place,
         resume_by_halves,
         retry_in_secret,
+        forget_what_was_before,
         make_replies_up,
         lose_artifacts,
     )

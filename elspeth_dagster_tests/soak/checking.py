@@ -11,6 +11,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,17 @@ from elspeth_dagster_tests.project import Project
 from elspeth_dagster_tests.soak.acknowledging import key_columns, noted
 
 RUNS = (
-    "SELECT r.run_id, r.root_run_id, e.status FROM runs r LEFT JOIN run_ends e ON e.run_id = r.run_id "
-    "ORDER BY r.started_at"
+    "SELECT r.run_id, r.root_run_id, r.started_at, e.status, e.ended_at FROM runs r "
+    "LEFT JOIN run_ends e ON e.run_id = r.run_id ORDER BY r.started_at"
 )
 FATES = (
     "SELECT t.run_id, t.token_id, t.kind, w.row_key, o.outcome FROM tokens t "
     "LEFT JOIN rows w ON w.row_id = t.row_id LEFT JOIN token_outcomes o ON o.token_id = t.token_id"
 )
 CALLS = (
-    "SELECT c.call_id, c.run_id, c.request_ref, c.query_key, c.sent_at, w.row_key, p.outcome, p.http_status, "
-    "p.received_at FROM calls c JOIN tokens t ON t.token_id = c.token_id JOIN rows w ON w.row_id = t.row_id "
-    "LEFT JOIN replies p ON p.call_id = c.call_id"
+    "SELECT c.call_id, r.root_run_id, c.request_ref, c.query_key, c.sent_at, w.row_key, p.outcome, p.received_at "
+    "FROM calls c JOIN runs r ON r.run_id = c.run_id JOIN tokens t ON t.token_id = c.token_id "
+    "JOIN rows w ON w.row_id = t.row_id LEFT JOIN replies p ON p.call_id = c.call_id"
 )
 OPEN_STATES = (
     "SELECT s.state_id, s.node_id FROM node_states s LEFT JOIN node_state_ends e ON e.state_id = s.state_id "
@@ -48,7 +49,10 @@ FINAL = ("assessed", "partial", "failed")
 
 @dataclass
 class Evidence:
-    """What each witness says of one slice. `torn` is what was seen between the launches."""
+    """What each witness says of one slice.
+
+    `torn` is what was seen between the launches, `outlasting` the runs that even one more launch has not ended.
+    """
 
     expected_keys: set[str]
     undisturbed: bytes | None
@@ -62,6 +66,12 @@ class Evidence:
     artifacts: set[tuple[str, bytes]]
     keys: dict[str, set[tuple[Any, ...]]]
     torn: list[str] = field(default_factory=list)
+    outlasting: list[str] = field(default_factory=list)
+
+    @property
+    def completed(self) -> list[str]:
+        """The runs that completed: one, or more where a launch met a run that a step had ended without its worker."""
+        return [run["run_id"] for run in self.runs if run["status"] == "completed"]
 
     @property
     def billed(self) -> list[dict[str, Any]]:
@@ -126,21 +136,23 @@ def is_done(project: Project) -> bool:
     return any(run["status"] == "completed" for run in project.facts(RUNS))
 
 
+def open_runs(project: Project) -> list[str]:
+    """The runs without an end."""
+    return [run["run_id"] for run in project.facts(RUNS) if run["status"] is None]
+
+
 # What must be nothing ------------------------------------------------------------------------------------------------
 
 
 def rows_without_one_outcome(evidence: Evidence) -> list[str]:
-    """Source rows that don't have exactly one final outcome in the run that completed, and tokens of any ended run
-    that don't have exactly one outcome."""
-    completed = {run["run_id"] for run in evidence.runs if run["status"] == "completed"}
+    """Source rows that don't have exactly one final outcome in a run that completed, and tokens of any ended run that
+    don't have exactly one outcome."""
     ended = {run["run_id"] for run in evidence.runs if run["status"] is not None}
-    finals = Counter(
-        fate["row_key"] for fate in evidence.fates if fate["run_id"] in completed and fate["outcome"] in FINAL
-    )
-    rows = [f"row {key}: {finals[key]} outcomes" for key in sorted(evidence.expected_keys) if finals[key] != 1]
-    of_token = Counter(
-        fate["token_id"] for fate in evidence.fates if fate["run_id"] in ended and fate["outcome"] is not None
-    )
+    decided = [fate for fate in evidence.fates if fate["outcome"] is not None]
+    finals = Counter((fate["run_id"], fate["row_key"]) for fate in decided if fate["outcome"] in FINAL)
+    wanted = [(run_id, key) for run_id in evidence.completed for key in sorted(evidence.expected_keys)]
+    rows = [f"row {key} in {run_id}: {finals[run_id, key]}" for run_id, key in wanted if finals[run_id, key] != 1]
+    of_token = Counter(fate["token_id"] for fate in decided)
     tokens = {fate["token_id"]: fate["kind"] for fate in evidence.fates if fate["run_id"] in ended}
     return rows + [f"{kind} {token}: {of_token[token]}" for token, kind in tokens.items() if of_token[token] != 1]
 
@@ -166,29 +178,47 @@ def requests_without_intent(evidence: Evidence) -> list[str]:
 def billed_again_after_recorded(evidence: Evidence) -> list[str]:
     """Calls billed although a whole reply to the same request for the same row and question was on record, from the
     same lineage, before they were sent."""
-    root = {run["run_id"]: run["root_run_id"] for run in evidence.runs}
     answered = defaultdict(list)
     for call in evidence.calls:
         if call["outcome"] == "success":
-            answered[_about(call, root)].append(call)
+            answered[_about(call)].append(call)
     billed = {_name(request) for request in evidence.billed}
     return [
         f"{call['call_id']} after {earlier['call_id']}"
         for call in evidence.calls
-        for earlier in answered[_about(call, root)]
+        for earlier in answered[_about(call)]
         if call["call_id"] in billed and earlier is not call and earlier["received_at"] < call["sent_at"]
     ]
 
 
-def _about(call: dict[str, Any], root: dict[str, str]) -> tuple[str, ...]:
-    return root[call["run_id"]], call["row_key"], call["query_key"], call["request_ref"]
+def _about(call: dict[str, Any]) -> tuple[str, ...]:
+    return call["root_run_id"], call["row_key"], call["query_key"], call["request_ref"]
 
 
 def billed_twice_and_not_listed(evidence: Evidence) -> list[str]:
-    """Requests billed more often than one plus the calls for them that are on record as unknown."""
-    bills = Counter(request["sha256"] for request in evidence.billed)
-    unknown = Counter(call["request_ref"] for call in evidence.calls if call["outcome"] == "unknown")
-    return [f"{ref}: {n} bills, {unknown[ref]} unknown" for ref, n in bills.items() if n > 1 + unknown[ref]]
+    """Requests billed to a lineage more often than one plus its calls for them that are on record as unknown."""
+    root = {call["call_id"]: call["root_run_id"] for call in evidence.calls}
+    bills = Counter((root.get(_name(request)), request["sha256"]) for request in evidence.billed)
+    unknown = Counter(_asked(call) for call in evidence.calls if call["outcome"] == "unknown")
+    return [f"{asked}: {n} bills, {unknown[asked]} unknown" for asked, n in bills.items() if n > 1 + unknown[asked]]
+
+
+def _asked(call: dict[str, Any]) -> tuple[str, str]:
+    return call["root_run_id"], call["request_ref"]
+
+
+def lineages_broken(evidence: Evidence) -> list[str]:
+    """Runs that ask everything anew although the run of the slice before them had not completed when they began."""
+    in_turn = pairwise(evidence.runs)
+    return [run["run_id"] for before, run in in_turn if _stands_alone(run) and not _is_over(before, run["started_at"])]
+
+
+def _stands_alone(run: dict[str, Any]) -> bool:
+    return bool(run["root_run_id"] == run["run_id"])
+
+
+def _is_over(run: dict[str, Any], when: int) -> bool:
+    return run["status"] == "completed" and run["ended_at"] <= when
 
 
 def replies_made_up(evidence: Evidence) -> list[str]:
@@ -210,10 +240,24 @@ def states_left_open(evidence: Evidence) -> list[str]:
 
 
 def runs_left_open(evidence: Evidence) -> list[str]:
-    """Runs without an end, and a slice of which not exactly one run completed."""
-    completed = [run for run in evidence.runs if run["status"] == "completed"]
-    open_ = [run["run_id"] for run in evidence.runs if run["status"] is None]
-    return open_ + ([f"{len(completed)} runs completed"] if len(completed) != 1 else [])
+    """Runs without an end that began before the slice was done, and a slice of which no run completed."""
+    late = runs_begun_late(evidence)
+    open_ = [run["run_id"] for run in evidence.runs if run["status"] is None and run["run_id"] not in late]
+    return open_ if evidence.completed else [*open_, "no run completed"]
+
+
+def runs_begun_late(evidence: Evidence) -> list[str]:
+    """Runs that began when the slice was done already: by a first step that outlived its run's worker.
+
+    Nobody goes on with such a run, and nobody ends it but the next launch.
+    """
+    done = [run["ended_at"] for run in evidence.runs if run["run_id"] in evidence.completed]
+    return [run["run_id"] for run in evidence.runs if done and run["started_at"] > max(done)]
+
+
+def runs_not_ended_by_the_next(evidence: Evidence) -> list[str]:
+    """Runs that have no end although a launch after them completed."""
+    return evidence.outlasting
 
 
 def tables_torn(evidence: Evidence) -> list[str]:
@@ -223,7 +267,7 @@ def tables_torn(evidence: Evidence) -> list[str]:
 
 def results_differ(evidence: Evidence) -> list[str]:
     """`results` that are not, byte for byte, those of a run of the same slice that nobody disturbed."""
-    return [] if evidence.tables["results"] == evidence.undisturbed is not None else ["results.parquet"]
+    return [] if evidence.tables["results"] == evidence.undisturbed else ["results.parquet"]
 
 
 def tables_not_on_record(evidence: Evidence) -> list[str]:
@@ -242,10 +286,12 @@ MUST_BE_NOTHING: tuple[Callable[[Evidence], list[str]], ...] = (
     requests_without_intent,
     billed_again_after_recorded,
     billed_twice_and_not_listed,
+    lineages_broken,
     replies_made_up,
     calls_left_open,
     states_left_open,
     runs_left_open,
+    runs_not_ended_by_the_next,
     tables_torn,
     tables_not_on_record,
     results_differ,
@@ -257,11 +303,14 @@ MUST_BE_NOTHING: tuple[Callable[[Evidence], list[str]], ...] = (
 
 def counts(evidence: Evidence) -> dict[str, int]:
     """What there was: facts acknowledged, calls on record, requests the provider saw to their end, bills; calls listed
-    as unknown, and bills beyond the first for a request."""
-    bills = Counter(request["sha256"] for request in evidence.billed)
+    as unknown, and bills beyond the first for a request of a lineage."""
+    root = {call["call_id"]: call["root_run_id"] for call in evidence.calls}
+    bills = Counter((root.get(_name(request)), request["sha256"]) for request in evidence.billed)
     return {
         "rows": len(evidence.expected_keys),
         "runs": len(evidence.runs),
+        "runs_completed": len(evidence.completed),
+        "runs_begun_late": len(runs_begun_late(evidence)),
         "facts_acknowledged": len(evidence.acknowledged),
         "attempts_on_record": len(evidence.calls),
         "requests_received": len(evidence.requests),
