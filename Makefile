@@ -1,6 +1,6 @@
 # make demo   one slice of the sample, asked of a local model in a real Dagster run
 # make test   all tests, types, style and the import contract
-# make soak   launches killed hundreds of times, on both databases, and compared (half an hour)
+# make soak   launches killed and connections cut hundreds of times, on both databases, and compared (half an hour)
 # make ui     Dagster's web pages with the sample, on http://127.0.0.1:3000
 # Needs Python >= 3.11 and make; everything else goes into .venv and .cache.
 
@@ -32,6 +32,7 @@ SEED ?= 1
 soak: $(VENV)/.installed
 	@$(SOAK) --database sqlite
 	@$(SOAK) --database postgresql --postmaster-kills 24
+	@ELSPETH_SOAK=1 $(BIN)/python -m pytest elspeth_dagster_tests/landscape/test_cut_commits.py
 
 bench: $(VENV)/.installed
 	@PYTHONPATH=. $(BIN)/python benchmarks/ask_step.py
