@@ -51,7 +51,7 @@ FINAL = ("assessed", "partial", "failed")
 class Evidence:
     """What each witness says of one slice.
 
-    `torn` is what was seen between the launches, `outlasting` the runs that even one more launch has not ended.
+    `torn` is what was seen between the launches.
     """
 
     expected_keys: set[str]
@@ -66,11 +66,10 @@ class Evidence:
     artifacts: set[tuple[str, bytes]]
     keys: dict[str, set[tuple[Any, ...]]]
     torn: list[str] = field(default_factory=list)
-    outlasting: list[str] = field(default_factory=list)
 
     @property
     def completed(self) -> list[str]:
-        """The runs that completed: one, or more where a launch met a run that a step had ended without its worker."""
+        """The runs that completed: one, or more where steps went on without their worker."""
         return [run["run_id"] for run in self.runs if run["status"] == "completed"]
 
     @property
@@ -132,13 +131,11 @@ def _is_whole(path: Path) -> bool:
 
 
 def is_done(project: Project) -> bool:
-    """Whether a run of the slice completed, by the record."""
-    return any(run["status"] == "completed" for run in project.facts(RUNS))
+    """Whether the last run of the slice completed, by the record.
 
-
-def open_runs(project: Project) -> list[str]:
-    """The runs without an end."""
-    return [run["run_id"] for run in project.facts(RUNS) if run["status"] is None]
+    A step that outlives its worker may end its run, or begin it, when the next launch has begun or is over.
+    """
+    return [run["status"] for run in project.facts(RUNS)][-1:] == ["completed"]
 
 
 # What must be nothing ------------------------------------------------------------------------------------------------
@@ -240,24 +237,9 @@ def states_left_open(evidence: Evidence) -> list[str]:
 
 
 def runs_left_open(evidence: Evidence) -> list[str]:
-    """Runs without an end that began before the slice was done, and a slice of which no run completed."""
-    late = runs_begun_late(evidence)
-    open_ = [run["run_id"] for run in evidence.runs if run["status"] is None and run["run_id"] not in late]
+    """Runs without an end, and a slice of which no run completed."""
+    open_ = [run["run_id"] for run in evidence.runs if run["status"] is None]
     return open_ if evidence.completed else [*open_, "no run completed"]
-
-
-def runs_begun_late(evidence: Evidence) -> list[str]:
-    """Runs that began when the slice was done already: by a first step that outlived its run's worker.
-
-    Nobody goes on with such a run, and nobody ends it but the next launch.
-    """
-    done = [run["ended_at"] for run in evidence.runs if run["run_id"] in evidence.completed]
-    return [run["run_id"] for run in evidence.runs if done and run["started_at"] > max(done)]
-
-
-def runs_not_ended_by_the_next(evidence: Evidence) -> list[str]:
-    """Runs that have no end although a launch after them completed."""
-    return evidence.outlasting
 
 
 def tables_torn(evidence: Evidence) -> list[str]:
@@ -291,7 +273,6 @@ MUST_BE_NOTHING: tuple[Callable[[Evidence], list[str]], ...] = (
     calls_left_open,
     states_left_open,
     runs_left_open,
-    runs_not_ended_by_the_next,
     tables_torn,
     tables_not_on_record,
     results_differ,
@@ -310,7 +291,6 @@ def counts(evidence: Evidence) -> dict[str, int]:
         "rows": len(evidence.expected_keys),
         "runs": len(evidence.runs),
         "runs_completed": len(evidence.completed),
-        "runs_begun_late": len(runs_begun_late(evidence)),
         "facts_acknowledged": len(evidence.acknowledged),
         "attempts_on_record": len(evidence.calls),
         "requests_received": len(evidence.requests),

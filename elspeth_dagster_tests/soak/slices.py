@@ -36,9 +36,8 @@ def defs():
         provider="openai", api_key=dg.EnvVar("OPENAI_API_KEY"), base_url=dg.EnvVar("OPENAI_BASE_URL"),
         timeout_seconds={timeout_seconds}, max_concurrency={concurrency},
     )
-    retrying = dg.define_asset_job(
-        "retrying_job", selection=dg.AssetSelection.all(), op_retry_policy=dg.RetryPolicy(max_retries=2)
-    )
+    tables = dg.AssetSelection.assets("trial/results").required_multi_asset_neighbors()
+    retrying = dg.define_asset_job("retrying_job", selection=tables, op_retry_policy=dg.RetryPolicy(max_retries=2))
     whole = alone()
     others = {{name: resource for name, resource in whole.resources.items() if name != "llm"}}
     return dg.Definitions(

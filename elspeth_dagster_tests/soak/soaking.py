@@ -133,16 +133,26 @@ class Soak:
                 torn += torn_tables(project)
                 if kill is not None and not killed:
                     waiting.append(kill)
-                if is_done(project):
+                if self._is_done(project, launches):
                     break
                 fruitless += kill is None
             else:
                 self.tally.never_done += 1
                 self._say(f"never done: {(folder / 'log').read_text()[-3000:]}")
-            for launch in launches:
-                launch.await_orphans()
+                self._await_orphans(launches)
             self._compare(form, project, folder, torn, undisturbed)
         return self._again(waiting)
+
+    def _is_done(self, project: Project, launches: list[Launch]) -> bool:
+        """Whether the slice is done, and stays so when the steps that outlived their workers are gone too."""
+        if not is_done(project):
+            return False
+        self._await_orphans(launches)
+        return is_done(project)
+
+    def _await_orphans(self, launches: list[Launch]) -> None:
+        for launch in launches:
+            launch.await_orphans()
 
     def _again(self, waiting: list[Kill]) -> list[Kill]:
         """The kills to be tried in the next slice; those that were tried often enough are missed."""
@@ -204,9 +214,6 @@ class Soak:
         """Put the figures of a slice into the tally; where there are no other results, it has none to differ from."""
         evidence = gather(project, folder, self._server.stats()["requests"], form.keys, undisturbed)
         evidence.torn += torn
-        if checking.open_runs(project):
-            self._zygote.launch(project, folder, broken=self._broken).wait()
-            evidence.outlasting += checking.open_runs(project)
         found = checking.wrong(evidence)
         if undisturbed is None:
             del found["results_differ"]

@@ -58,7 +58,7 @@ SEEN_BY = {
     "send_before_record": ("reply_here_unrecorded:5", ["billed_without_intent", "requests_without_intent"]),
     "forget_replies": ("answer_on_record:9", ["billed_again_after_recorded"]),
     "hide_unknown": ("reply_here_unrecorded:5", ["billed_twice_and_not_listed", "calls_left_open"]),
-    "leave_dead_runs": ("answer_on_record:3", ["runs_left_open", "runs_not_ended_by_the_next", "states_left_open"]),
+    "leave_dead_runs": ("answer_on_record:3", ["runs_left_open", "states_left_open"]),
     "leave_tokens_without_fate": ("answer_on_record:3", ["rows_without_one_outcome"]),
     "write_in_place": ("half_a_table:1", ["tables_torn"]),
     "resume_by_halves": ("rows_admitted:1", ["results_differ", "rows_without_one_outcome"]),
