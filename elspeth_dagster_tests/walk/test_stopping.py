@@ -41,9 +41,16 @@ def a_run_with_four_in_flight_and_eight_queued(project: Project, server: FaultSe
     project.write_rows(rows_of_texts(3))
     run = project.launch()
     project.wait_for("SELECT count(*) FROM calls", IN_FLIGHT)
-    while server.stats()["in_flight"] < IN_FLIGHT:
-        time.sleep(0.05)
+    wait_until_all_in_flight(server)
     return run
+
+
+def wait_until_all_in_flight(server: FaultServer) -> None:
+    """Wait until so many requests have been in flight at once, and not for ever."""
+    until = time.monotonic() + 60
+    while server.stats()["in_flight_max"] < IN_FLIGHT:
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def stop(run: subprocess.Popen[str], times: int = 1) -> str:
@@ -70,7 +77,7 @@ def on_record(project: Project) -> dict[str, Any]:
 
 
 def test_what_is_in_flight_comes_back_and_what_is_queued_is_not_sent(project: Project, server: FaultServer) -> None:
-    server.configure(latency_ms=3000, record=True)
+    server.configure(latency_ms=6000, record=True)
     run = a_run_with_four_in_flight_and_eight_queued(project, server)
     log = stop(run)
     assert run.returncode != 0 and "interrupted" in log.lower()
@@ -197,7 +204,7 @@ def dagster_dev(project: Project) -> Iterator[Pages]:
 def test_a_run_terminated_in_dagsters_pages_loses_nothing_and_its_end_is_recorded(
     sqlite_project: Project, server: FaultServer
 ) -> None:
-    server.configure(latency_ms=4000, record=True)
+    server.configure(latency_ms=8000, record=True)
     sqlite_project.env["ELSPETH_MAX_CONCURRENCY"] = str(IN_FLIGHT)
     sqlite_project.declare(aggregate={"rows": 1})
     sqlite_project.write_rows(rows_of_texts(3))
@@ -209,8 +216,7 @@ def test_a_run_terminated_in_dagsters_pages_loses_nothing_and_its_end_is_recorde
     with dagster_dev(sqlite_project) as pages:
         run_id = pages.ask(LAUNCH, p={"selector": selector, "mode": "default", "runConfigData": {}})["run"]["runId"]
         sqlite_project.wait_for("SELECT count(*) FROM calls", IN_FLIGHT)
-        while server.stats()["in_flight"] < IN_FLIGHT:
-            time.sleep(0.05)
+        wait_until_all_in_flight(server)
         pages.ask(TERMINATE, id=run_id)
         pages.wait_until("CANCELED", STATUS, id=run_id)
         assert server.stats()["received"] == server.stats()["paid"] == IN_FLIGHT
