@@ -215,15 +215,17 @@ def _end(connection: sa.Connection, run_end: RunEnd) -> None:
         insert(connection, [*unknown_replies(connection, calls.c.state_id == state_id), interrupted_end(state_id)])
     of_run = sa.select(node_states.c.state_id).where(node_states.c.run_id == run_end.run_id)
     insert(connection, unknown_replies(connection, calls.c.state_id.in_(of_run)))
-    while page := _fateless(connection, run_end.run_id):
+    last = ""
+    while page := _fateless(connection, run_end.run_id, last):
         insert(connection, [TokenOutcome(token, run_end.run_id, Outcome.INTERRUPTED, None, now()) for token in page])
+        last = page[-1]
     insert(connection, [run_end])
 
 
-def _fateless(connection: sa.Connection, run_id: str) -> Sequence[str]:
-    without = sa.select(tokens.c.token_id).where(tokens.c.run_id == run_id)
+def _fateless(connection: sa.Connection, run_id: str, after: str) -> Sequence[str]:
+    without = sa.select(tokens.c.token_id).where(tokens.c.run_id == run_id, tokens.c.token_id > after)
     without = without.where(~sa.exists().where(token_outcomes.c.token_id == tokens.c.token_id))
-    return connection.scalars(without.limit(AT_ONCE)).all()
+    return connection.scalars(without.order_by(tokens.c.token_id).limit(AT_ONCE)).all()
 
 
 STEP_IS_GONE = "the step that held it is gone"
