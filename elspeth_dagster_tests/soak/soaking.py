@@ -25,6 +25,7 @@ from elspeth_dagster_tests.soak.slices import FORMS, MISBEHAVIOUR, WORSE, Form, 
 TIMEOUT_SECONDS, SHORT_TIMEOUT_SECONDS = 60.0, 1.0
 KILLS_PER_SLICE = (1, 4)
 TRIES_PER_KILL = 6
+MOST_NEVER_DONE = 3
 FRUITLESS_LAUNCHES = 3
 ASKING_PIDS = (
     "SELECT s.pid FROM node_states s LEFT JOIN node_state_ends e ON e.state_id = s.state_id "
@@ -88,7 +89,7 @@ class Soak:
         self.tally, self._broken = Tally(), broken
         self._server.configure(seed=self._seed, **MISBEHAVIOUR)
         left = list(kills)
-        while left:
+        while left and self.tally.never_done < MOST_NEVER_DONE:
             form = FORMS[self.tally.slices % len(FORMS)]
             undisturbed = self._results_of_undisturbed(form)
             planned = [left.pop(0) for _ in range(min(len(left), self._draw.randint(*per_slice)))]
