@@ -209,7 +209,7 @@ def test_a_state_whose_interruption_is_cut_ends_once(
 ) -> None:
     state = states.open_state(landscape, EXECUTION, "r1-row")
     proxy.cut(moment)
-    states.interrupt(landscape, [state], "told to stop")
+    states.close(landscape, [state], "told to stop", failed=False)
     assert proxy.cuts == 1
     ends = all_of(NodeStateEnd, facts_of(postgresql_url, NodeStateEnd))
     assert [end.error for end in ends if end.state_id == state.state_id] == ["told to stop"]
