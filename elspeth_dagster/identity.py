@@ -16,7 +16,7 @@ import dagster as dg
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.canonical import Json, canonical_json, ordered_json
 from elspeth_dagster.core.errors import SettingsError
-from elspeth_dagster.core.launch import Launch
+from elspeth_dagster.core.launch import Launch, Reuse
 from elspeth_dagster.landscape import runs
 from elspeth_dagster.landscape.ledger import Landscape, now
 from elspeth_dagster.landscape.records import Edge, Node, Payload, Run
@@ -103,7 +103,16 @@ def begin_run(context: dg.OpExecutionContext, landscape: Landscape, assessment: 
         for source, target, label in ([] if verifies else FLOWS)
     ]
     run = _run(context, run_config.ref, launch)
-    runs.begin(landscape, run, nodes, edges, [config, run_config], reuse=launch.reuse)
+    reuse = launch.reuse or _reuse_after_a_crash(context, landscape, launch)
+    runs.begin(landscape, run, nodes, edges, [config, run_config], reuse=reuse)
+
+
+def _reuse_after_a_crash(context: dg.OpExecutionContext, landscape: Landscape, launch: Launch) -> Reuse | None:
+    """Go on from a run that is complete on record and failed in Dagster: a step can outlive its run's worker."""
+    with landscape.read() as connection:
+        last = runs.last_collected(connection, assessment_name(context), partition_keys(context))
+    known = context.instance.get_run_by_id(last.run_id) if last and launch.mode == "ask" else None
+    return "lineage" if known and known.status is not dg.DagsterRunStatus.SUCCESS else None
 
 
 def _run(context: dg.OpExecutionContext, config_ref: str, launch: Launch) -> Run:

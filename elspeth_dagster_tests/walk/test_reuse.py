@@ -92,6 +92,20 @@ def test_materializing_a_completed_slice_again_asks_anew(sqlite_project: Project
     assert server.stats()["received"] == 20
 
 
+def test_a_launch_after_a_run_that_failed_in_dagster_when_all_was_on_record_sends_nothing(
+    project: Project, server: FaultServer
+) -> None:
+    first = a_completed_run(project, server)
+    with project.in_env(), dg.DagsterInstance.get() as instance:
+        run = instance.get_run_by_id(first.run_id)
+        assert run is not None
+        instance.report_run_failed(run, "its worker died while its last step went on")
+    assert project.run().success
+    assert server.stats()["received"] == 0
+    assert project.run().success  # that one succeeded, so this one asks anew
+    assert server.stats()["received"] == 20
+
+
 @pytest.mark.parametrize("reuse", ["lineage", "landscape"])
 def test_a_third_run_of_a_finished_slice_sends_nothing(project: Project, server: FaultServer, reuse: str) -> None:
     a_completed_run(project, server)
