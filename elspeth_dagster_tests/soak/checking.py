@@ -284,9 +284,11 @@ MUST_BE_NOTHING: tuple[Callable[[Evidence], list[str]], ...] = (
 
 def counts(evidence: Evidence) -> dict[str, int]:
     """What there was: facts acknowledged, calls on record, requests the provider saw to their end, bills; calls listed
-    as unknown, and bills beyond the first for a request of a lineage."""
+    as unknown, bills beyond the first for a request of a lineage, and those for a request that another lineage had
+    been billed for: a launch after a run that completed, if only by a step without its worker, asks anew."""
     root = {call["call_id"]: call["root_run_id"] for call in evidence.calls}
-    bills = Counter((root.get(_name(request)), request["sha256"]) for request in evidence.billed)
+    in_lineages = Counter((root.get(_name(request)), request["sha256"]) for request in evidence.billed)
+    in_all = {request["sha256"] for request in evidence.billed}
     return {
         "rows": len(evidence.expected_keys),
         "runs": len(evidence.runs),
@@ -296,7 +298,8 @@ def counts(evidence: Evidence) -> dict[str, int]:
         "requests_received": len(evidence.requests),
         "billed": len(evidence.billed),
         "unknown_listed": sum(call["outcome"] == "unknown" for call in evidence.calls),
-        "billed_twice": bills.total() - len(bills),
+        "billed_twice": in_lineages.total() - len(in_lineages),
+        "billed_anew_by_another_lineage": len(in_lineages) - len(in_all),
     }
 
 
