@@ -11,9 +11,10 @@ A provider that honours the key does not bill what was lost on the way a second 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from elspeth_dagster.counting import Counts
 from elspeth_dagster.landscape import batches
@@ -84,16 +85,40 @@ class Inquiry:
         return self.first_index if self.tries == 0 else self.work.next_index()
 
 
-class Caller:
-    """Makes the calls for one model of one provider, until it is told to stop."""
+class Gate(Protocol):
+    """What a call waits for before it is recorded and sent: a place in flight, a share of a limit or of a budget."""
 
-    def __init__(self, landscape: Landscape, wire: Wire, provider: str, model: str, stop: Stop) -> None:
+    async def enter(self, request: Request) -> Any:
+        """Wait until one more call may be made; returns what was taken for it, for `leave`.
+
+        Raises ProviderError where it may never be made, Stopped where the step is told to stop meanwhile.
+        """
+
+    def leave(self, taken: Any, exchange: Exchange | None, reply: Reply | None) -> None:
+        """The call is over: with what came back, or with None where it was not sent or its fate is not known."""
+
+
+@dataclass
+class _Passage:
+    """What became of a call between its gates."""
+
+    exchange: Exchange | None = None
+    reply: Reply | None = None
+
+
+class Caller:
+    """Makes the calls for one model of one provider, until it is told to stop; each passes the gates, in order."""
+
+    def __init__(
+        self, landscape: Landscape, wire: Wire, provider: str, model: str, stop: Stop, gates: Sequence[Gate] = ()
+    ) -> None:
         self.provider = provider
         self.address: str = json.loads(wire.head.evidence)["url"]
         self._landscape = landscape
         self._wire = wire
         self._model = model
         self._stop = stop
+        self._gates = gates
         self._head = Payload.of(wire.head.evidence)
 
     async def begin(self) -> None:
@@ -101,10 +126,28 @@ class Caller:
         await self._landscape.record(self._head)
 
     async def call(self, inquiry: Inquiry, request: Request, cause: Cause) -> tuple[Exchange, Completion]:
-        """Record, send, record.
+        """Pass the gates, record, send, record.
 
-        Raises AuditError, and sends nothing, when the call can't be recorded; Stopped when nothing more may be sent.
+        Raises AuditError, and sends nothing, when the call can't be recorded; Stopped when nothing more may be sent;
+        ProviderError when a gate lets nothing more through.
         """
+        async with self._passing(request) as passage:
+            return await self._made(inquiry, request, cause, passage)
+
+    @asynccontextmanager
+    async def _passing(self, request: Request) -> AsyncIterator[_Passage]:
+        passage, passed = _Passage(), []
+        try:
+            for gate in self._gates:
+                passed.append((gate, await gate.enter(request)))
+            yield passage
+        finally:
+            for gate, taken in reversed(passed):
+                gate.leave(taken, passage.exchange, passage.reply)
+
+    async def _made(
+        self, inquiry: Inquiry, request: Request, cause: Cause, passage: _Passage
+    ) -> tuple[Exchange, Completion]:
         if self._stop.is_asked:
             raise Stopped
         call = self._next_call(inquiry, request, cause)
@@ -118,6 +161,7 @@ class Caller:
             counts.add_reply(reply)
         if exchange is NOT_SENT:
             raise Stopped
+        passage.exchange, passage.reply = exchange, reply
         inquiry.open_key = call.idempotency_key if is_open(exchange.status, exchange.error) else None
         return exchange, completion
 
