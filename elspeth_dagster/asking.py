@@ -23,7 +23,7 @@ from elspeth_dagster.counting import Counts
 from elspeth_dagster.landscape import batches, states
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Batch
-from elspeth_dagster.stages.querying import Question
+from elspeth_dagster.stages.querying import Question, is_blank
 from elspeth_dagster.stopping import Stop, Stopped
 
 PROGRESS_SECONDS = 10.0
@@ -108,8 +108,9 @@ class Desk:
         for batch in shard:
             work = await asyncio.to_thread(self._open, batch, execution)
             for member in work.members:
+                has_blanks = any(map(is_blank, member.values.values()))
                 for question in self._questions_of(member):
-                    yield Inquiry(work, member, question, work.first_index(member, question))
+                    yield Inquiry(work, member, question, work.first_index(member, question), has_blanks)
 
     def _open(self, batch: Batch, execution: states.Execution) -> BatchAtWork:
         with self._landscape.read() as connection:

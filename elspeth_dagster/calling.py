@@ -1,6 +1,6 @@
-"""Where the money is spent: one call, on record before it is sent, its reply on record before it is used.
+"""Where the money is spent: one call, on record before it is sent, its reply on record with what is made of it.
 
-call recorded (durable) ─► HTTP ─► reply recorded (durable)
+call recorded (durable) ─► HTTP ─► reply read ─► reply and answer recorded (durable)
               └── a crash here leaves a call without a reply: it may have been paid, and the record says so
 
 A call carries two names to the provider: its own, and an idempotency key that stays the same until a whole response
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from elspeth_dagster.counting import Counts
 from elspeth_dagster.landscape import batches
 from elspeth_dagster.landscape.ledger import Landscape, now
-from elspeth_dagster.landscape.records import Call, NodeState, Payload, Reply
+from elspeth_dagster.landscape.records import Call, Fact, NodeState, Payload, Reply
 from elspeth_dagster.landscape.words import Cause, ReplyOutcome
 from elspeth_dagster.llm.prices import bound_nanousd, cost_nanousd
 from elspeth_dagster.stages.answering import Completion, read_completion
@@ -63,22 +63,30 @@ class BatchAtWork:
 class Inquiry:
     """One question being asked for one row, and what was tried so far.
 
-    `last_call` is the call that its latest reply comes from, also when that was made earlier and is on record;
-    `open_key` the idempotency key of a call to which no response has come.
+    `has_blanks` tells whether any value of the row is blank. `last_call` is the call that its latest reply comes from,
+    also when that was made earlier and is on record; `open_key` the idempotency key of a call to which no response has
+    come; `reply` what has come and goes on record together with what is made of it.
     """
 
     work: BatchAtWork
     member: batches.Member
     question: Question
     first_index: int
+    has_blanks: bool = True
     tries: int = 0
     last_call: str | None = None
     open_key: str | None = None
+    reply: tuple[Fact, ...] = ()
 
     @property
     def counts(self) -> Iterable[Counts]:
         """What counts for it: the shard's and its batch's."""
         return self.work.total, self.work.counts
+
+    def take_reply(self) -> tuple[Fact, ...]:
+        """The reply that is to be put on record, to be put there once."""
+        reply, self.reply = self.reply, ()
+        return reply
 
     def next_index(self) -> int:
         """The index of its next call."""
@@ -126,11 +134,13 @@ class Caller:
         await self._landscape.record(self._head)
 
     async def call(self, inquiry: Inquiry, request: Request, cause: Cause) -> tuple[Exchange, Completion]:
-        """Pass the gates, record, send, record.
+        """Pass the gates, record, send; record what is no reply to read, and leave one that is with the inquiry.
 
         Raises AuditError, and sends nothing, when the call can't be recorded; Stopped when nothing more may be sent;
         ProviderError when a gate lets nothing more through.
         """
+        if inquiry.reply:
+            await self._landscape.record(*inquiry.take_reply())
         async with self._passing(request) as passage:
             return await self._made(inquiry, request, cause, passage)
 
@@ -150,13 +160,17 @@ class Caller:
     ) -> tuple[Exchange, Completion]:
         if self._stop.is_asked:
             raise Stopped
-        call = self._next_call(inquiry, request, cause)
-        await self._landscape.record(Payload.of(request.body), call)
+        body = Payload.of(request.body)
+        call = self._next_call(inquiry, request, body.ref, cause)
+        await self._landscape.record(body, call)
         exchange = await self._send(call, request.body)
         completion = read_completion(exchange.body) if exchange.error is None else Completion()
         came = Payload.of(exchange.body)
         reply = self._reply(call, exchange, completion, came.ref)
-        await self._landscape.record(came, reply)
+        if exchange.error is None:
+            inquiry.reply = came, reply
+        else:
+            await self._landscape.record(came, reply)
         for counts in inquiry.counts:
             counts.add_reply(reply)
         if exchange is NOT_SENT:
@@ -174,7 +188,7 @@ class Caller:
         """Wait before the next try, but not beyond being told to stop."""
         await self._stop.sleep(seconds)
 
-    def _next_call(self, inquiry: Inquiry, request: Request, cause: Cause) -> Call:
+    def _next_call(self, inquiry: Inquiry, request: Request, request_ref: str, cause: Cause) -> Call:
         state, index = inquiry.work.state, inquiry.next_index()
         inquiry.tries += 1
         inquiry.last_call = f"{state.state_id}-{index}"
@@ -192,7 +206,7 @@ class Caller:
             provider=self.provider,
             model=self._model,
             head_ref=self._head.ref,
-            request_ref=request.ref,
+            request_ref=request_ref,
             sent_at=now(),
             question_hash=request.question_hash,
             idempotency_key=inquiry.open_key or inquiry.last_call,

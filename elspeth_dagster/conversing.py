@@ -18,7 +18,7 @@ from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.canonical import Json, canonical_json
 from elspeth_dagster.core.errors import ProviderError
 from elspeth_dagster.landscape.ledger import Landscape, now
-from elspeth_dagster.landscape.records import Answer, Payload
+from elspeth_dagster.landscape.records import Answer, Fact, Payload
 from elspeth_dagster.landscape.words import AnswerStatus, Cause
 from elspeth_dagster.recalling import Memory
 from elspeth_dagster.stages.answering import FINAL, Completion, Refusal, Refused, accepted_values
@@ -31,7 +31,7 @@ from elspeth_dagster.stages.calling import (
     retry_delay,
 )
 from elspeth_dagster.stages.prompting import RENDER_ERRORS, messages, repair_messages
-from elspeth_dagster.stages.querying import Message, Request, questions, request
+from elspeth_dagster.stages.querying import Form, Message, Question, Request, questions
 
 WHAT_TO_CHECK = {
     ErrorClass.UNREACHABLE: "nothing answers there: check the address, and that the server runs",
@@ -57,6 +57,7 @@ class Conversation:
         self._assessment = assessment
         self._spec = assessment.spec
         self._questions = questions(assessment)
+        self._forms: dict[str, Form] = {}
         self._reached = False
 
     async def settle(self, inquiry: Inquiry) -> bool:
@@ -65,14 +66,17 @@ class Conversation:
         Raises ProviderError when the provider can't be used at all, AuditError when a fact can't be recorded, Stopped
         when nothing may be sent any more.
         """
+        decided: tuple[Fact, ...]
         try:
-            values = await self._values(inquiry)
+            payload = Payload.of(canonical_json(await self._values(inquiry)))
+            decided = payload, _accepted(inquiry, payload.ref)
         except Refused as refused:
-            await self._landscape.record(_refused(inquiry, refused))
-            return False
-        payload = Payload.of(canonical_json(values))
-        await self._landscape.record(payload, _accepted(inquiry, payload.ref))
-        return True
+            decided = (_refused(inquiry, refused),)
+        except Exception:
+            await self._landscape.record(*inquiry.take_reply())
+            raise
+        await self._landscape.record(*inquiry.take_reply(), *decided)
+        return len(decided) > 1
 
     async def _values(self, inquiry: Inquiry) -> Mapping[str, Json]:
         self._check_inputs(inquiry)
@@ -89,6 +93,8 @@ class Conversation:
 
     def _check_inputs(self, inquiry: Inquiry) -> None:
         """A question with a blank input is not asked; where that fails the row, neither are its siblings."""
+        if not inquiry.has_blanks:
+            return
         values = inquiry.member.values
         if missing := inquiry.question.missing_inputs(values):
             raise Refused(Refusal.BLANK_INPUT, f"The input {missing[0]!r} is blank.")
@@ -109,8 +115,13 @@ class Conversation:
 
         Raises Refused with the error when there is none in time.
         """
-        put = request(self._spec, inquiry.question, asked, bounded_schema=self._bounded)
-        return await self._reply(inquiry, put, cause)
+        return await self._reply(inquiry, self._form(inquiry.question).request(asked), cause)
+
+    def _form(self, question: Question) -> Form:
+        form = self._forms.get(question.key)
+        if form is None:
+            form = self._forms[question.key] = Form(self._spec, question, bounded_schema=self._bounded)
+        return form
 
     async def _reply(self, inquiry: Inquiry, put: Request, cause: Cause) -> Completion:
         found = await self._memory.recall(inquiry, put)

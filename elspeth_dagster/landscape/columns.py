@@ -14,7 +14,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from operator import index
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -28,29 +28,44 @@ NOT_KEPT = re.compile("[\0\ud800-\udfff]")
 SHA256_NAME = re.compile(PREFIX + "[0-9a-f]{64}")
 
 
-class Text(sa.types.TypeDecorator[str]):
+T = TypeVar("T")
+
+
+class Kept(sa.types.TypeDecorator[T]):
+    """A type that says by itself, without a dialect, how a value is stored: `stored` of anything but None."""
+
+    impl: Any = sa.Text
+    cache_ok = True
+
+    def stored(self, value: Any) -> Any:
+        """The value as both databases get it. Raises ValueError or TypeError for one that they may not have."""
+        raise NotImplementedError
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
+        return None if value is None else self.stored(value)
+
+
+class Text(Kept[str]):
     """What people and services wrote. NUL and halves of surrogate pairs become U+FFFD."""
 
-    impl = sa.Text
     cache_ok = True
 
-    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
-        return None if value is None else NOT_KEPT.sub(REPLACEMENT, value)
+    def stored(self, value: str) -> str:
+        return NOT_KEPT.sub(REPLACEMENT, value)
 
 
-class Name(sa.types.TypeDecorator[str]):
+class Name(Kept[str]):
     """An id, key or address. Refuses NUL and halves of surrogate pairs."""
 
-    impl = sa.Text
     cache_ok = True
 
-    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
-        if value is not None and NOT_KEPT.search(value):
+    def stored(self, value: str) -> str:
+        if NOT_KEPT.search(value):
             raise ValueError("a name holds a NUL character or half of a surrogate pair")
         return value
 
 
-class Number(sa.types.TypeDecorator[int]):
+class Number(Kept[int]):
     """A 64-bit integer. Refuses anything that isn't an int, which PostgreSQL would round and SQLite refuse."""
 
     impl = sa.BigInteger
@@ -59,32 +74,30 @@ class Number(sa.types.TypeDecorator[int]):
     def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
         return dialect.type_descriptor(sa.Integer() if dialect.name == "sqlite" else sa.BigInteger())
 
-    def process_bind_param(self, value: int | None, dialect: sa.Dialect) -> int | None:
-        return None if value is None else int(index(value))
+    def stored(self, value: int) -> int:
+        return int(index(value))
 
 
-class Instant(sa.types.TypeDecorator[datetime]):
+class Instant(Kept[datetime]):
     """A UTC instant to the microsecond. Refuses a datetime without a zone."""
 
     impl = Number
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> int | None:
-        return None if value is None else (value - EPOCH) // MICROSECOND
+    def stored(self, value: datetime) -> int:
+        return (value - EPOCH) // MICROSECOND
 
     def process_result_value(self, value: int | None, dialect: sa.Dialect) -> datetime | None:
         return None if value is None else EPOCH + timedelta(microseconds=value)
 
 
-class Hash(sa.types.TypeDecorator[str]):
+class Hash(Kept[str]):
     """A SHA-256 by its written name `sha256:<hex>`. Refuses anything else."""
 
     impl = sa.LargeBinary
     cache_ok = True
 
-    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> bytes | None:
-        if value is None:
-            return None
+    def stored(self, value: str) -> bytes:
         if not SHA256_NAME.fullmatch(value):
             raise ValueError("a hash is not written as sha256: and 64 hex digits")
         return bytes.fromhex(value.removeprefix(PREFIX))
@@ -93,22 +106,20 @@ class Hash(sa.types.TypeDecorator[str]):
         return None if value is None else PREFIX + value.hex()
 
 
-class Word(sa.types.TypeDecorator[StrEnum]):
+class Word(Kept[StrEnum]):
     """A member of a closed vocabulary. Refuses any other word."""
 
-    impl = sa.Text
     cache_ok = True
 
     def __init__(self, vocabulary: type[StrEnum]) -> None:
         super().__init__()
         self.vocabulary = vocabulary
+        self._words = {word: word.value for word in vocabulary}
 
-    def process_bind_param(self, value: StrEnum | str | None, dialect: sa.Dialect) -> str | None:
-        if value is None:
-            return None
+    def stored(self, value: StrEnum | str) -> str:
         try:
-            return self.vocabulary(value).value
-        except ValueError:
+            return self._words[value]  # type: ignore[index]  # a StrEnum is found by its text too
+        except KeyError:
             raise ValueError(f"not a word of {self.vocabulary.__name__}") from None
 
     def process_result_value(self, value: str | None, dialect: sa.Dialect) -> StrEnum | None:

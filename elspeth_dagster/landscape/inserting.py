@@ -1,35 +1,43 @@
-"""How facts become rows: parents first. And how they do once more, when nobody knows whether they have.
+"""How facts become rows: parents first, many in one statement. And how they do once more, when nobody knows whether
+they have.
 
 If the connection goes while a commit is under way, the commit may have arrived, may still arrive, or never will. So
 the second time nobody else writes meanwhile, which waits for it to be over; what is on record already is left as it
 is, and what is absent is inserted, on conflict not. Then each fact is read again and compared. A fact with other values
 than ours, or none, is an AuditError: never a second row, never a guess.
+
+A statement of many rows is one step of the database: while it runs, the thread that asks questions goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from elspeth_dagster.core.errors import AuditError
+from elspeth_dagster.landscape.columns import Kept
 from elspeth_dagster.landscape.records import TABLES, Fact, Payload
 from elspeth_dagster.landscape.schema import metadata, node_state_ends, payloads, run_ends
 
 AT_ONCE = 500
+ROWS_A_STATEMENT = (64, 16, 4, 1)
 # Parents first; ends last, since after the end of a state or a run nothing more of it is taken.
 ENDS = (node_state_ends, run_ends)
 ORDER = {table: (table in ENDS, position) for position, table in enumerate(metadata.sorted_tables)}
 
-Inserts = Mapping[sa.Table, sa.Insert]
 Stored = tuple[Any, ...]
 
 
 def insert(connection: sa.Connection, facts: Iterable[Fact]) -> None:
-    """Insert facts of any kinds, in whatever order they come. A payload that is there already is left as it is."""
-    _insert(connection, facts, _INSERTS)
+    """Insert facts of any kinds, in whatever order they come. A payload that is there already is left as it is.
+
+    Raises AuditError for a value that no database may have, and what SQLAlchemy raises.
+    """
+    _insert(connection, facts, if_absent=False)
 
 
 def insert_again(connection: sa.Connection, facts: Iterable[Fact]) -> None:
@@ -41,7 +49,7 @@ def insert_again(connection: sa.Connection, facts: Iterable[Fact]) -> None:
     compared = [fact for fact in facts if not isinstance(fact, Payload)]  # whose name says what it holds
     there = _on_record(connection, compared)
     absent = (fact for fact in facts if _key(fact) not in there)
-    _insert(connection, absent, _INSERTS_IF_ABSENT[connection.dialect.name])
+    _insert(connection, absent, if_absent=True)
     there = _on_record(connection, compared)
     for fact in compared:
         if there.get(_key(fact)) != _stored(fact):
@@ -49,13 +57,17 @@ def insert_again(connection: sa.Connection, facts: Iterable[Fact]) -> None:
             raise AuditError(f"the connection was lost during a commit, and {TABLES[type(fact)].name} {what}")
 
 
-def _insert(connection: sa.Connection, facts: Iterable[Fact], inserts: Inserts) -> None:
+def _insert(connection: sa.Connection, facts: Iterable[Fact], *, if_absent: bool) -> None:
     by_table = _by_table(facts)
     for table in sorted(by_table, key=ORDER.__getitem__):
-        if table is payloads:
-            _insert_payloads(connection, by_table[table])
-        else:
-            connection.execute(inserts[table], [fact._asdict() for fact in by_table[table]])
+        of_table = by_table[table]
+        try:
+            stored = [_stored(fact) for fact in (_distinct(of_table) if table is payloads else of_table)]
+            for some in _statements_full(stored):
+                sql = _sql(connection.dialect.name, table, len(some), if_absent)
+                connection.exec_driver_sql(sql, tuple(chain.from_iterable(some)))
+        except (ValueError, TypeError, OverflowError) as error:
+            raise AuditError(f"{table.name} can't hold a record: {error}") from None
 
 
 def _by_table(facts: Iterable[Fact]) -> dict[sa.Table, list[Fact]]:
@@ -65,16 +77,31 @@ def _by_table(facts: Iterable[Fact]) -> dict[sa.Table, list[Fact]]:
     return by_table
 
 
-def _insert_payloads(connection: sa.Connection, facts: Iterable[Fact]) -> None:
+def _distinct(facts: Iterable[Fact]) -> list[Fact]:
     """Each payload once, in one order in every process so that two of them can't wait for each other."""
-    distinct = {fact.ref: fact._asdict() for fact in facts if isinstance(fact, Payload)}
-    connection.execute(_PAYLOAD_INSERTS[connection.dialect.name], [distinct[ref] for ref in sorted(distinct)])
+    distinct = {fact.ref: fact for fact in facts if isinstance(fact, Payload)}
+    return [distinct[ref] for ref in sorted(distinct)]
 
 
-def _payload_insert_if_absent() -> sa.Insert:
-    values = sa.select(*(sa.bindparam(column.name, type_=column.type) for column in payloads.columns))
-    absent = ~sa.exists().where(payloads.c.ref == sa.bindparam("ref", type_=payloads.c.ref.type))
-    return payloads.insert().from_select([column.name for column in payloads.columns], values.where(absent))
+def _statements_full(stored: Sequence[Stored]) -> Iterator[Sequence[Stored]]:
+    """Cut into as few statements of the known sizes as there can be."""
+    start = 0
+    for size in ROWS_A_STATEMENT:
+        while len(stored) - start >= size:
+            yield stored[start : start + size]
+            start += size
+
+
+@cache
+def _sql(dialect: str, table: sa.Table, rows: int, if_absent: bool) -> str:
+    """The INSERT of so many rows. SQLite's guards refuse a key that is there before a conflict is looked at."""
+    names = [column.name for column in table.columns]
+    row = f"({', '.join(['?' if dialect == 'sqlite' else '%s'] * len(names))})"
+    into, values = f"INSERT INTO {table.name} ({', '.join(names)})", f"VALUES {', '.join([row] * rows)}"
+    if table is payloads and dialect == "sqlite":
+        known = f"EXISTS (SELECT 1 FROM {table.name} WHERE ref = column1)"
+        return f"{into} SELECT * FROM ({values}) WHERE NOT {known}"
+    return f"{into} {values}{' ON CONFLICT DO NOTHING' if if_absent or table is payloads else ''}"
 
 
 def _on_record(connection: sa.Connection, facts: Iterable[Fact]) -> dict[Stored, Stored]:
@@ -95,28 +122,22 @@ def _with_keys_of(table: sa.Table, facts: list[Fact]) -> Iterator[sa.Select[Any]
 
 
 def _key(fact: Fact) -> Stored:
-    table = TABLES[type(fact)]
-    return (table.name, *(_as_stored(column, getattr(fact, column.name)) for column in table.primary_key.columns))
+    table, stored = TABLES[type(fact)], _stored(fact)
+    names = [column.name for column in table.columns]
+    return (table.name, *(stored[names.index(column.name)] for column in table.primary_key.columns))
 
 
 def _stored(fact: Fact) -> Stored:
-    return tuple(map(_as_stored, TABLES[type(fact)].columns, fact))
+    """A fact's values as the database gets them, so that what is compared is what is kept."""
+    stores = _STORES[type(fact)]
+    return tuple(
+        [value if store is None or value is None else store(value) for store, value in zip(stores, fact, strict=True)]
+    )
 
 
-def _as_stored(column: sa.Column[Any], value: Any) -> Any:
-    """A value as the database gets it, so that what is compared is what is kept."""
-    kind = column.type
-    return kind.process_bind_param(value, _ANY) if isinstance(kind, sa.types.TypeDecorator) else value
+def _store(column: sa.Column[Any]) -> Callable[[Any], Any] | None:
+    """How a column's values are stored; None: as they are."""
+    return column.type.stored if isinstance(column.type, Kept) else None
 
 
-_ANY = sqlite.dialect()  # our types keep the same on both
-
-_INSERTS: Inserts = {table: table.insert() for table in metadata.sorted_tables}
-_INSERTS_IF_ABSENT: Mapping[str, Inserts] = {
-    "sqlite": {table: sqlite.insert(table).on_conflict_do_nothing() for table in metadata.sorted_tables},
-    "postgresql": {table: postgresql.insert(table).on_conflict_do_nothing() for table in metadata.sorted_tables},
-}
-_PAYLOAD_INSERTS = {
-    "sqlite": _payload_insert_if_absent(),
-    "postgresql": postgresql.insert(payloads).on_conflict_do_nothing(),
-}
+_STORES = {kind: [_store(column) for column in table.columns] for kind, table in TABLES.items()}

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import zlib
 from datetime import datetime
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import sqlalchemy as sa
 
 from elspeth_dagster.core.canonical import sha256
 from elspeth_dagster.landscape import schema
+from elspeth_dagster.landscape.compressing import compressed, decompressed
 from elspeth_dagster.landscape.words import (
     AnswerStatus,
     Cause,
@@ -39,7 +39,7 @@ class Payload(NamedTuple):
     @classmethod
     def of(cls, data: bytes) -> Payload:
         """The payload of some bytes, compressed where that makes it smaller."""
-        packed = zlib.compress(data, 6)
+        packed = compressed(data)
         encoding, body = (Encoding.ZLIB, packed) if len(packed) < len(data) else (Encoding.IDENTITY, data)
         return cls(sha256(data), len(data), encoding, body)
 
@@ -50,16 +50,7 @@ class Payload(NamedTuple):
 
     def data(self) -> bytes:
         """The bytes themselves. Raises ValueError when the body doesn't hold them, whole and nothing else."""
-        if self.encoding is Encoding.IDENTITY:
-            return self.body
-        unpacking = zlib.decompressobj()
-        try:
-            data = unpacking.decompress(self.body, self.size + 1)
-        except zlib.error as error:
-            raise ValueError(str(error)) from error
-        if not unpacking.eof or unpacking.unused_data:
-            raise ValueError("the body is cut off, or holds more than its size says")
-        return data
+        return self.body if self.encoding is Encoding.IDENTITY else decompressed(self.body, self.size)
 
 
 class Run(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.canonical import Json, ordered_json, sha256
@@ -35,7 +36,12 @@ class Question:
 
     def missing_inputs(self, values: Mapping[str, Json]) -> list[str]:
         """The source columns that it is asked about and that are null or blank in this row."""
-        return [name for name in self.inputs.values() if values[name] is None or not str(values[name]).strip()]
+        return [name for name in self.inputs.values() if is_blank(values[name])]
+
+
+def is_blank(value: Json) -> bool:
+    """Whether a row's value says nothing that a question could be asked about."""
+    return value is None or not str(value).strip()
 
 
 def questions(assessment: Assessment) -> tuple[Question, ...]:
@@ -82,8 +88,7 @@ def result_fields(asked: tuple[Question, ...]) -> dict[str, AnswerField]:
     return {question.column(name): field for question in asked for name, field in question.fields.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What is sent: the bytes, the hash of the question that they put, and the most completion tokens that can come.
 
     `question_hash` leaves out the types and bounds that the answer is held to here: whoever changes those asks the same
@@ -100,20 +105,42 @@ class Request:
         return sha256(self.body)
 
 
-def request(spec: AssessmentSpec, question: Question, messages: list[Message], *, bounded_schema: bool) -> Request:
-    """What is sent for a question (https://platform.openai.com/docs/api-reference/chat/create).
+class Form:
+    """How the requests of a question are written: what is the same in all of them is encoded once.
 
-    The same question about the same text has the same bytes in any run: nothing in them names a run or a row.
+    The same question about the same text has the same bytes in any run: nothing in them names a run or a row
+    (https://platform.openai.com/docs/api-reference/chat/create).
     """
-    body: dict[str, Json] = {"model": spec.llm.model_name, "messages": messages, **_sampling(spec.llm)}
-    form: Json = None
-    if spec.structured_output == "json_object":
-        form = body["response_format"] = {"type": "json_object"}
-    elif spec.structured_output == "json_schema":
-        body["response_format"] = _json_schema_format(question, bounded=bounded_schema)
-        form = {name: field.description for name, field in question.fields.items()}
-    put = ordered_json({**body, "response_format": form})
-    return Request(ordered_json(body), sha256(put), _most_tokens(body))
+
+    def __init__(self, spec: AssessmentSpec, question: Question, *, bounded_schema: bool) -> None:
+        asked: dict[str, Json] = {"model": spec.llm.model_name, "messages": None, **_sampling(spec.llm)}
+        form: Json = None
+        put = dict(asked)
+        if spec.structured_output == "json_object":
+            form = asked["response_format"] = {"type": "json_object"}
+        elif spec.structured_output == "json_schema":
+            asked["response_format"] = _json_schema_format(question, bounded=bounded_schema)
+            form = {name: field.description for name, field in question.fields.items()}
+        self._before, self._after = _around_messages(asked)
+        _, self._put_after = _around_messages({**put, "response_format": form})
+        self._max_tokens = _most_tokens(asked)
+
+    def request(self, messages: list[Message]) -> Request:
+        """What is sent for the question put in these messages."""
+        begun = self._before + ordered_json(messages)
+        return Request(begun + self._after, sha256(begun + self._put_after), self._max_tokens)
+
+
+def _around_messages(body: Mapping[str, Json]) -> tuple[bytes, bytes]:
+    """A request's bytes before its messages, and after them. `messages` is the second of its members."""
+    members = [ordered_json(name) + b":" + ordered_json(value) for name, value in body.items()]
+    after = b"".join(b"," + member for member in members[2:])
+    return b"{" + members[0] + b',"messages":', after + b"}"
+
+
+def request(spec: AssessmentSpec, question: Question, messages: list[Message], *, bounded_schema: bool) -> Request:
+    """What is sent for a question, written once."""
+    return Form(spec, question, bounded_schema=bounded_schema).request(messages)
 
 
 def _most_tokens(body: Mapping[str, Json]) -> int | None:
