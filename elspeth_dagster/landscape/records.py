@@ -29,7 +29,10 @@ from elspeth_dagster.landscape.words import (
 
 
 class Payload(NamedTuple):
-    """Bytes under the name of their SHA-256; `size` counts them before compression."""
+    """Bytes under the name of their SHA-256; `size` counts them before compression.
+
+    One that is made holds the bytes as they are; the writer packs it, one that was read is as it was stored.
+    """
 
     ref: str
     size: int
@@ -38,10 +41,13 @@ class Payload(NamedTuple):
 
     @classmethod
     def of(cls, data: bytes) -> Payload:
-        """The payload of some bytes, compressed where that makes it smaller."""
-        packed = compressed(data)
-        encoding, body = (Encoding.ZLIB, packed) if len(packed) < len(data) else (Encoding.IDENTITY, data)
-        return cls(sha256(data), len(data), encoding, body)
+        """The payload of some bytes."""
+        return cls(sha256(data), len(data), Encoding.IDENTITY, data)
+
+    def packed(self) -> Payload:
+        """The payload as it is stored: compressed where that makes it smaller."""
+        packed = compressed(self.body) if self.encoding is Encoding.IDENTITY else self.body
+        return self._replace(encoding=Encoding.ZLIB, body=packed) if len(packed) < len(self.body) else self
 
     @property
     def is_erased(self) -> bool:

@@ -4,7 +4,7 @@ The openai client builds and authenticates one request, which is caught before i
 are the head of every call. The calls themselves are plain HTTP POSTs of a body that the caller has put on record:
 
     Wire(settings, model)  ─ enter ─►  head           the openai client's request, but its body
-    send(body, key)        ─ aiohttp ─►  Exchange      never an exception for what network or provider do
+    send(body, …)          ─ HTTP ───►  Exchange       never an exception for what network or provider do
 
 Nothing is added, followed or tried again behind the caller's back: no redirects, no cookies, no netrc, no retries,
 no compression. Of the environment only HTTPS_PROXY, HTTP_PROXY and NO_PROXY count, read once on entering.
@@ -12,28 +12,38 @@ no compression. Of the environment only HTTPS_PROXY, HTTP_PROXY and NO_PROXY cou
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import errno
+import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Self
+from functools import lru_cache
+from typing import Any, Self
 from urllib.parse import unquote, unquote_plus, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
 import httpx2
 import openai
-from yarl import URL
 
 from elspeth_dagster.core.canonical import canonical_json
 from elspeth_dagster.core.errors import SettingsError
+from elspeth_dagster.llm.connections import (
+    Arrived,
+    Connections,
+    NoConnectionError,
+    OversizedError,
+    Proxy,
+    ProxyRefusalError,
+    Target,
+)
 from elspeth_dagster.llm.providers import ProviderSettings, openai_client
 from elspeth_dagster.llm.secrets import PUBLIC_KEY, Redactor, fingerprint
 from elspeth_dagster.stages.calling import ErrorClass, Exchange, classify_status, one_line, provider_message
 
-LARGEST_BODY = 16 * 1024 * 1024
 KEPT_OF_OVERSIZED = 64 * 1024
 
 CREDENTIAL_HEADERS = frozenset(
@@ -56,7 +66,7 @@ KEPT_HEADERS = frozenset(
 KEPT_PREFIXES = ("x-ratelimit-", "openai-", "x-ms-")
 
 NOTHING_THERE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
-NOBODY = (aiohttp.ClientConnectorDNSError, aiohttp.ClientConnectorCertificateError, aiohttp.InvalidURL)
+PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -101,19 +111,12 @@ class Wire:
         secrets = [*_secrets(request, self._settings.api_key), *proxy_secrets]
         self._redactor = Redactor(secrets, self._fingerprint_key)
         self.head = _head(request, self._settings.api_key, self._redactor, self._fingerprint_key)
-        self._url = URL(self.head.url, encoded=True)
-        self._proxy = proxy
-        self._session = aiohttp.ClientSession(
-            headers=self.head.headers,
-            connector=aiohttp.TCPConnector(limit=self._max_concurrency),
-            timeout=aiohttp.ClientTimeout(total=self._settings.timeout_seconds),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-        )
+        self._begins = _beginning(self.head, request.headers["host"], proxy)
+        self._connections = Connections(_target(self.head.url, proxy), self._max_concurrency)
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
+    async def __aexit__(self, *told: Any) -> None:
+        await self._connections.__aexit__(*told)
 
     async def send(self, body: bytes, call_id: str, idempotency_key: str) -> Exchange:
         """One POST of exactly these bytes, and what came of it; whatever network or provider do is in the Exchange.
@@ -122,60 +125,38 @@ class Wire:
         Of a reply of more than 16 MiB the first 64 KiB are kept. Only cancelling and a wire that is not open raise.
         """
         started = time.monotonic_ns()
-        arrived = _Arrived()
+        arrived = Arrived()
+        error, detail = None, ""
+        names = f"x-client-request-id: {call_id}\r\nidempotency-key: {idempotency_key}\r\n"
+        own = f"{names}content-length: {len(body)}\r\n\r\n"
         try:
-            own = {"x-client-request-id": call_id, "idempotency-key": idempotency_key}
-            await self._receive(body, own, arrived)
-        except (aiohttp.ClientError, OSError) as failure:
-            arrived.fail(*_failure(failure, self._settings.timeout_seconds))
-        return self._exchange(arrived, (time.monotonic_ns() - started) // 1000)
+            async with asyncio.timeout(self._settings.timeout_seconds):
+                await self._connections.exchange(self._begins + own.encode() + body, arrived)
+        except (OSError, OversizedError) as failure:
+            error, detail = _failure(failure, self._settings.timeout_seconds)
+        return self._exchange(arrived, error, detail, (time.monotonic_ns() - started) // 1000)
 
-    async def _receive(self, body: bytes, own_headers: dict[str, str], arrived: _Arrived) -> None:
-        async with self._session.request(
-            self.head.method,
-            self._url,
-            data=body,
-            headers=own_headers,
-            allow_redirects=False,
-            proxy=self._proxy,
-        ) as response:
-            arrived.status = response.status
-            arrived.headers = _kept_headers(response)
-            async for part in response.content.iter_any():
-                arrived.body += part
-                if len(arrived.body) > LARGEST_BODY:
-                    return arrived.cut_short()
-
-    def _exchange(self, arrived: _Arrived, latency_us: int) -> Exchange:
+    def _exchange(self, arrived: Arrived, error: ErrorClass | None, detail: str, latency_us: int) -> Exchange:
         """What arrived, without credentials; a bad status says more than a body that was cut."""
-        body, in_body = self._redactor.bytes(bytes(arrived.body), cut=arrived.error is not None)
-        error, detail = arrived.error, arrived.detail
+        if error is ErrorClass.OVERSIZED:
+            del arrived.body[KEPT_OF_OVERSIZED:]
+        body, in_body = self._redactor.bytes(bytes(arrived.body), cut=error is not None)
         refusal = None if arrived.status is None else classify_status(arrived.status)
         if refusal is not None:
             error, detail = refusal, f"HTTP {arrived.status}: {provider_message(body)}"
-        detail, in_detail = self._redactor.text(detail)
-        headers, in_headers = _redacted_headers(arrived.headers, self._redactor)
-        redacted = in_body or in_detail or in_headers
-        return Exchange(arrived.status, body, headers, error, one_line(detail), latency_us, redacted)
+        headers, in_headers = self._redacted(_kept_headers(arrived.headers))
+        if detail:
+            detail, in_detail = self._redactor.text(detail)
+            return Exchange(
+                arrived.status, body, headers, error, one_line(detail), latency_us, in_body or in_detail or in_headers
+            )
+        return Exchange(arrived.status, body, headers, error, "", latency_us, in_body or in_headers)
 
-
-@dataclass(slots=True)
-class _Arrived:
-    """What has come of a request so far."""
-
-    status: int | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytearray = field(default_factory=bytearray)
-    error: ErrorClass | None = None
-    detail: str = ""
-
-    def fail(self, error: ErrorClass, detail: str) -> None:
-        self.error, self.detail = error, detail
-
-    def cut_short(self) -> None:
-        del self.body[KEPT_OF_OVERSIZED:]
-        kept = f"more than {LARGEST_BODY} bytes came, the first {KEPT_OF_OVERSIZED} are kept"
-        self.fail(ErrorClass.OVERSIZED, kept)
+    def _redacted(self, headers: dict[str, str]) -> tuple[dict[str, str], bool]:
+        """The headers without credentials."""
+        if not self._redactor.text("\0".join(headers.values()))[1]:
+            return headers, False
+        return {name: self._redactor.text(value)[0] for name, value in headers.items()}, True
 
 
 # The head ------------------------------------------------------------------------------------------------------------
@@ -261,12 +242,23 @@ def _secrets(request: httpx2.Request, api_key: str | None) -> Iterator[str]:
             yield unquote_plus(value)
 
 
-def _proxy(scheme: str, host: str) -> tuple[str | None, list[str]]:
-    """The environment's proxy for an address, and the secrets in it.
+def _beginning(head: Head, host: str, proxy: Proxy | None) -> bytes:
+    """A request's bytes up to the headers that are its own."""
+    parts = urlsplit(head.url)
+    place = parts._replace(scheme="", netloc="", path=parts.path or "/").geturl()
+    passed_on = proxy is not None and parts.scheme == "http"
+    lines = [f"{head.method} {head.url if passed_on else place} HTTP/1.1", f"host: {host}"]
+    lines += [f"{name}: {value}" for name, value in head.headers.items()]
+    return "".join(f"{line}\r\n" for line in lines).encode() + (proxy.header if proxy and passed_on else b"")
 
-    aiohttp's own `trust_env` is not used: it reads environment and netrc for every request, in a thread, and sends
-    a password from netrc that would be in no evidence.
-    """
+
+def _target(url: str, proxy: Proxy | None) -> Target:
+    parts = urlsplit(url)
+    return Target(parts.scheme, parts.hostname or "", parts.port or PORTS[parts.scheme], proxy)
+
+
+def _proxy(scheme: str, host: str) -> tuple[Proxy | None, list[str]]:
+    """The environment's proxy for an address, and the secrets in it."""
     address = getproxies().get(scheme)
     if not address or proxy_bypass(host):
         return None, []
@@ -275,30 +267,31 @@ def _proxy(scheme: str, host: str) -> tuple[str | None, list[str]]:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise SettingsError(f"{scheme.upper()}_PROXY is no address of an HTTP proxy")
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    return address, [password, aiohttp.encode_basic_auth(user, password).removeprefix("Basic ")]
+    basic = base64.b64encode(f"{user}:{password}".encode()).decode()
+    authorization = f"Basic {basic}" if parts.username is not None else None
+    proxy = Proxy(parts.scheme, parts.hostname, parts.port or PORTS[parts.scheme], authorization)
+    return proxy, [password, basic]
 
 
 # What came back ------------------------------------------------------------------------------------------------------
 
 
-def _kept_headers(response: aiohttp.ClientResponse) -> dict[str, str]:
-    """The headers worth keeping: what kind of body, which request, which limits, how long to wait."""
-    lowered = ((name.lower(), value) for name, value in response.headers.items())
-    return {name: value for name, value in lowered if name in KEPT_HEADERS or name.startswith(KEPT_PREFIXES)}
+def _kept_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The headers worth keeping, as text that any database can hold: what kind of body, which request, which limits,
+    how long to wait."""
+    return {kept: value.decode("utf-8", "replace") for name, value in headers if (kept := _kept_name(name))}
 
 
-def _redacted_headers(headers: dict[str, str], redactor: Redactor) -> tuple[dict[str, str], bool]:
-    """The headers without credentials, as text that any database can hold."""
-    cleaned = {name: redactor.text(value) for name, value in headers.items()}
-    texts = {
-        name: value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        for name, (value, _) in cleaned.items()
-    }
-    return texts, any(redacted for _, redacted in cleaned.values())
+@lru_cache(maxsize=256)
+def _kept_name(name: bytes) -> str | None:
+    lowered = name.decode("latin-1").lower()
+    return lowered if lowered in KEPT_HEADERS or lowered.startswith(KEPT_PREFIXES) else None
 
 
 def _failure(failure: Exception, timeout_seconds: float) -> tuple[ErrorClass, str]:
-    """Which class of error an exception of aiohttp is, and what to tell people about it."""
+    """Which class of error a failed exchange is, and what to tell people about it."""
+    if isinstance(failure, OversizedError):
+        return ErrorClass.OVERSIZED, f"{failure}, the first {KEPT_OF_OVERSIZED} are kept"
     if isinstance(failure, TimeoutError):
         return ErrorClass.TIMEOUT, f"no whole reply within {timeout_seconds:g} s"
     error = ErrorClass.UNREACHABLE if _is_unreachable(failure) else ErrorClass.CONNECTION
@@ -307,12 +300,9 @@ def _failure(failure: Exception, timeout_seconds: float) -> tuple[ErrorClass, st
 
 def _is_unreachable(failure: Exception) -> bool:
     """Whether there is nobody to talk to: no such name, nothing listens, no valid certificate, a proxy says no."""
-    if isinstance(failure, aiohttp.ClientHttpProxyError):
+    if isinstance(failure, ProxyRefusalError):
         return failure.status < 500
-    if isinstance(failure, NOBODY):
-        return True
-    if not isinstance(failure, aiohttp.ClientConnectorError):
-        return False
-    cause = failure.os_error
-    handshake_refused = isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError)
-    return handshake_refused or cause.errno in NOTHING_THERE
+    cause = failure.__cause__ if isinstance(failure, NoConnectionError) else None
+    if isinstance(cause, ssl.SSLError):
+        return not isinstance(cause, ssl.SSLEOFError)
+    return isinstance(cause, socket.gaierror) or (isinstance(cause, OSError) and cause.errno in NOTHING_THERE)
