@@ -11,8 +11,7 @@ A provider that honours the key does not bill what was lost on the way a second 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,6 +29,7 @@ from elspeth_dagster.stopping import Stop, Stopped
 if TYPE_CHECKING:
     from elspeth_dagster.llm.wire import Wire
 
+HEADERS = json.JSONEncoder(sort_keys=True)
 NOT_SENT = Exchange(None, b"", error=ErrorClass.NOT_SENT, detail="the step was stopped before it was sent")
 
 
@@ -141,16 +141,11 @@ class Caller:
         """
         if inquiry.reply:
             await self._landscape.record(*inquiry.take_reply())
-        async with self._passing(request) as passage:
-            return await self._made(inquiry, request, cause, passage)
-
-    @asynccontextmanager
-    async def _passing(self, request: Request) -> AsyncIterator[_Passage]:
         passage, passed = _Passage(), []
         try:
             for gate in self._gates:
                 passed.append((gate, await gate.enter(request)))
-            yield passage
+            return await self._made(inquiry, request, cause, passage)
         finally:
             for gate, taken in reversed(passed):
                 gate.leave(taken, passage.exchange, passage.reply)
@@ -221,7 +216,7 @@ class Caller:
             error_class=exchange.error,
             detail=exchange.detail or None,
             http_status=exchange.status,
-            headers=json.dumps(exchange.headers, sort_keys=True),
+            headers=HEADERS.encode(exchange.headers),
             body_ref=body_ref,
             model=completion.model,
             system_fingerprint=completion.system_fingerprint,

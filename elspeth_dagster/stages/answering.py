@@ -22,6 +22,7 @@ from elspeth_dagster.stages.querying import exactly
 
 LARGEST_INTEGER = 2**53
 NO_USAGE = Usage(None, None)
+HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 FENCE = re.compile(r"\s*```[A-Za-z]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 
 
@@ -146,9 +147,7 @@ def _finished_text(completion: Completion) -> str:
 def _parsed(text: str) -> dict[str, Any]:
     fenced = FENCE.fullmatch(text)
     try:
-        value = json.loads(
-            fenced.group(1) if fenced else text, object_pairs_hook=_distinct, parse_constant=_refuse_constant
-        )
+        value = _STRICTLY.decode(fenced.group(1) if fenced else text)
     except (ValueError, RecursionError) as error:
         raise Refused(Refusal.NOT_JSON, "It is not one JSON object.") from error
     if not isinstance(value, dict):
@@ -164,6 +163,9 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> Any:
     raise Refused(Refusal.NOT_FINITE, f"It holds {name}, which is not JSON.")
+
+
+_STRICTLY = json.JSONDecoder(object_pairs_hook=_distinct, parse_constant=_refuse_constant)
 
 
 def _checked(name: str, values: Mapping[str, Any], field: AnswerField) -> Json:
@@ -190,7 +192,7 @@ def _has_type(value: Any, field: AnswerField) -> bool:
 
 
 def _is_unicode(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    return HALF_A_PAIR.search(text) is None
 
 
 def _out_of_bounds(value: Any, field: AnswerField) -> str | None:
