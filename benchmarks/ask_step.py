@@ -36,6 +36,7 @@ from elspeth_dagster.landscape.words import Determinism
 from elspeth_dagster.llm.providers import ProviderSettings
 from elspeth_dagster.llm.wire import Wire
 from elspeth_dagster.recalling import Lineage
+from elspeth_dagster.running import run
 from elspeth_dagster.stages.querying import questions
 from elspeth_dagster.stages.reading import Record
 from elspeth_dagster.stopping import Stop
@@ -91,7 +92,7 @@ def ask(landscape: Landscape, base_url: str, rows: int, concurrency: int) -> flo
     admit(landscape, run_id, "bench.admit_rows", None, texts)
     shard = list(flush_batches(landscape, run_id, assessment, rows))
     execution = Execution(run_id, "bench.ask_batches", "bench.ask_batches[shard_00001]", 0, "localhost", os.getpid())
-    return asyncio.run(ask_shard(landscape, base_url, assessment, shard, execution, concurrency))
+    return run(ask_shard(landscape, base_url, assessment, shard, execution, concurrency))
 
 
 async def ask_shard(

@@ -4,7 +4,6 @@ Nothing but ids and counts goes from op to op: rows, prompts, replies and answer
 by the configuration that `admit_rows` put on record when the run began.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict
@@ -45,6 +44,7 @@ from elspeth_dagster.recalling import Lineage, Replay
 from elspeth_dagster.reporting import agreement_check, asking_metadata, output_metadata, progress_line
 from elspeth_dagster.resources.llm import LLMResource
 from elspeth_dagster.resources.source import open_source
+from elspeth_dagster.running import run
 from elspeth_dagster.stages.querying import Question, questions
 from elspeth_dagster.stages.reading import Record, Rejection, read_frame, read_records
 from elspeth_dagster.stopping import Stop, asked_by_signals
@@ -155,7 +155,7 @@ def ask_batches(
         with landscape.read() as connection:
             aggregated_by = node_id(assessment.spec.name, "aggregate_rows")
             to_ask = batches.of_shard(connection, context.run_id, aggregated_by, shard["shard"])
-        asked = asyncio.run(_ask(context, landscape, llm, assessment, to_ask, Launch(**shard["launch"])))
+        asked = run(_ask(context, landscape, llm, assessment, to_ask, Launch(**shard["launch"])))
     context.log.info(progress_line(asked))
     context.add_output_metadata(asking_metadata(asked))
     return _reference(context, shard=shard["shard"], **asdict(asked))
@@ -228,7 +228,7 @@ def verify_answers(
         begin_run(context, landscape, assessment, launch_of(context))
         with _slice_held(context, landscape) as (state, counts):
             verification = Verification(landscape, assessment, verified, context.run_id, here)
-            asked = asyncio.run(_ask_again(context, landscape, llm, verification, verification.draw(config["sample"])))
+            asked = run(_ask_again(context, landscape, llm, verification, verification.draw(config["sample"])))
             comparison = Comparison(landscape, context.run_id, here, questions(assessment))
             table = comparison.table(verification.sampled, state)
             yield dg.Output(table, "verification", metadata={**asking_metadata(asked), "of_run": verified.run_id})

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from elspeth_dagster.core.canonical import sha256
+from elspeth_dagster.landscape.compressing import COMMON
 from elspeth_dagster_tests.fault_server import FaultServer
 from elspeth_dagster_tests.project import Project, rows_of_texts
 
@@ -97,7 +98,7 @@ def readable(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def text_of(body: Any, encoding: str) -> bytes:
-    return zlib.decompress(bytes(body)) if encoding == "zlib" else bytes(body)
+    return zlib.decompressobj(zdict=COMMON).decompress(bytes(body)) if encoding == "zlib" else bytes(body)
 
 
 def masked(text: str) -> Any:

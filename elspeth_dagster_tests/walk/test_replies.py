@@ -6,6 +6,7 @@ import zlib
 import pytest
 
 from elspeth_dagster.core.canonical import sha256
+from elspeth_dagster.landscape.compressing import COMMON
 from elspeth_dagster_tests.fault_server import FaultServer
 from elspeth_dagster_tests.project import KEY, Project, rows_of_texts
 
@@ -222,4 +223,4 @@ def test_no_secret_is_anywhere(project: Project, server: FaultServer) -> None:
 
 def unpacked(payload: dict) -> bytes:
     body = bytes(payload["body"])
-    return zlib.decompress(body) if payload["encoding"] == "zlib" else body
+    return zlib.decompressobj(zdict=COMMON).decompress(body) if payload["encoding"] == "zlib" else body
