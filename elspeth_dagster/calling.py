@@ -122,6 +122,7 @@ class Caller:
     ) -> None:
         self.provider = provider
         self.address: str = json.loads(wire.head.evidence)["url"]
+        self._known_head = wire.head
         self._landscape = landscape
         self._wire = wire
         self._model = model
@@ -155,6 +156,7 @@ class Caller:
     ) -> tuple[Exchange, Completion]:
         if self._stop.is_asked:
             raise Stopped
+        await self._see_to_the_head()
         body = Payload.of(request.body)
         call = self._next_call(inquiry, request, body.ref, cause)
         await self._landscape.record(body, call)
@@ -173,6 +175,13 @@ class Caller:
         passage.exchange, passage.reply = exchange, reply
         inquiry.open_key = call.idempotency_key if is_open(exchange.status, exchange.error) else None
         return exchange, completion
+
+    async def _see_to_the_head(self) -> None:
+        """Put another head on record where the wire has another one: another token was given out."""
+        head = await self._wire.refresh()
+        if head is not self._known_head:
+            self._known_head, self._head = head, Payload.of(head.evidence)
+            await self._landscape.record(self._head)
 
     async def _send(self, call: Call, body: bytes) -> Exchange:
         if self._stop.is_asked:

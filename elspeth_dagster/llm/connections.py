@@ -21,6 +21,7 @@ import aiohappyeyeballs
 import httptools
 
 LARGEST_BODY = 16 * 1024 * 1024
+LARGEST_HEAD = 256 * 1024
 IDLE_SECONDS = 15.0  # servers close what is idle, some after 20 s; a request sent at that moment would be lost
 NEXT_ADDRESS_SECONDS = 0.25  # RFC 8305 §5
 CUT_OFF = "the connection was closed before the whole reply had come"
@@ -195,7 +196,7 @@ class _Connection(asyncio.Protocol):
         """Send, and return when the reply, or its head, is whole."""
         assert self._transport is not None
         self._parser = httptools.HttpResponseParser(self)
-        self._arrived, self._head_only, self._has_length = arrived, head_only, False
+        self._arrived, self._head_only, self._has_length, self._head_bytes = arrived, head_only, False, 0
         self._whole = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         try:
@@ -226,6 +227,10 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._whole is None:  # nobody has asked for anything
             return self.close()
+        if self._arrived.status is None:
+            self._head_bytes += len(data)
+            if self._head_bytes > LARGEST_HEAD:
+                return self._fail(ConnectionError(f"more than {LARGEST_HEAD} bytes came before a reply's body"))
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:

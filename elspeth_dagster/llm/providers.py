@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+import ssl
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from importlib import import_module
+from typing import Any, Literal, cast
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import httpx2
@@ -35,7 +37,9 @@ class ProviderSettings:
 
     `base_url` is for openai and local, `azure_endpoint`, `api_version` and `azure_deployment` are for azure; a query
     in `base_url` goes with every request. `azure_deployment` is the deployment where the model's name is not its name.
-    `timeout_seconds` is the time for one whole exchange. `headers` are sent as well.
+    `azure_ad_token_provider` names a function, `package.module:function`, that returns an Entra ID token: instead of a
+    key. `timeout_seconds` is the time for one whole exchange. `headers` are sent as well. `ca_file` holds certificates
+    of authorities to be trusted besides the system's.
     """
 
     provider: ProviderName
@@ -43,11 +47,13 @@ class ProviderSettings:
     base_url: str | None = field(default=None, repr=False)
     azure_endpoint: str | None = field(default=None, repr=False)
     azure_deployment: str | None = None
+    azure_ad_token_provider: str | None = None
     api_version: str | None = None
     organization: str | None = None
     project: str | None = None
     timeout_seconds: float = 120
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    ca_file: str | None = None
 
 
 def openai_client(settings: ProviderSettings, http_client: httpx2.AsyncClient | None = None) -> AsyncOpenAI:
@@ -80,12 +86,27 @@ def _azure(settings: ProviderSettings, http_client: httpx2.AsyncClient | None) -
         api_key=settings.api_key,
         azure_endpoint=settings.azure_endpoint or "",
         azure_deployment=settings.azure_deployment,
+        azure_ad_token_provider=named_function(settings.azure_ad_token_provider),
         api_version=settings.api_version,
         default_headers=settings.headers,
         timeout=settings.timeout_seconds,
         max_retries=0,
         http_client=http_client,
     )
+
+
+def named_function(name: str | None) -> Callable[[], Any] | None:
+    """The function that `package.module:function` names. Raises SettingsError where there is none."""
+    if name is None:
+        return None
+    module, colon, attribute = name.partition(":")
+    try:
+        found = getattr(import_module(module), attribute) if colon else None
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingsError(f"azure_ad_token_provider: {name!r} can't be imported: {error}") from error
+    if not callable(found):
+        raise SettingsError(f"azure_ad_token_provider: {name!r} is no function written as package.module:function")
+    return cast("Callable[[], Any]", found)
 
 
 def check_settings(settings: ProviderSettings) -> None:
@@ -96,6 +117,9 @@ def check_settings(settings: ProviderSettings) -> None:
     checks[settings.provider](settings)
     if not (math.isfinite(settings.timeout_seconds) and settings.timeout_seconds > 0):
         raise SettingsError(f"timeout_seconds must be a number above 0, not {settings.timeout_seconds!r}")
+    _check_ca_file(settings.ca_file)
+    if settings.azure_ad_token_provider is not None and settings.provider != "azure":
+        raise SettingsError("azure_ad_token_provider is for provider azure; the others take a key")
     for name, value in settings.headers.items():
         if not (re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) and _fits_a_header(value)):
             raise SettingsError(f"headers: {name!r} is no HTTP header with a value of printable ASCII characters")
@@ -107,7 +131,10 @@ def _check_openai(settings: ProviderSettings) -> None:
 
 
 def _check_azure(settings: ProviderSettings) -> None:
-    _check_key("AZURE_OPENAI_API_KEY", settings.api_key)
+    if settings.azure_ad_token_provider is None:
+        _check_key("AZURE_OPENAI_API_KEY", settings.api_key)
+    elif settings.api_key:
+        raise SettingsError("give either AZURE_OPENAI_API_KEY or azure_ad_token_provider, not both")
     url = _check_url("AZURE_OPENAI_ENDPOINT", settings.azure_endpoint)
     if url.query:
         raise SettingsError("AZURE_OPENAI_ENDPOINT must end with its path; the version goes into OPENAI_API_VERSION")
@@ -119,6 +146,15 @@ def _check_local(settings: ProviderSettings) -> None:
     if settings.api_key is not None:
         _check_key("OPENAI_API_KEY", settings.api_key)
     _check_url("OPENAI_BASE_URL", settings.base_url)
+
+
+def _check_ca_file(path: str | None) -> None:
+    if path is None:
+        return
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"ca_file: {path} holds no certificates that can be read: {error}") from error
 
 
 def _check_key(name: str, key: str | None) -> None:

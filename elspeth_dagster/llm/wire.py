@@ -30,7 +30,7 @@ import httpx2
 import openai
 
 from elspeth_dagster.core.canonical import canonical_json
-from elspeth_dagster.core.errors import SettingsError
+from elspeth_dagster.core.errors import ProviderError, SettingsError
 from elspeth_dagster.llm.connections import (
     Arrived,
     Connections,
@@ -66,6 +66,8 @@ KEPT_HEADERS = frozenset(
 KEPT_PREFIXES = ("x-ratelimit-", "openai-", "x-ms-")
 
 NOTHING_THERE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
+NAMES_OF_ACCOUNT = ("authorization", "api-key", "openai-organization", "openai-project")
+TOKEN_SECONDS = 60.0  # for which a token that was given out is sent; Entra ID's are good for an hour
 PORTS = {"http": 80, "https": 443}
 
 
@@ -73,14 +75,17 @@ PORTS = {"http": 80, "https": 443}
 class Head:
     """A request but its body: the same for every call of a client. `url` and `headers` are real and secret.
 
-    `evidence` is canonical JSON of method, url and headers with each credential replaced by its fingerprint. Beside
-    these, a call carries host, content-length, its own id as x-client-request-id, and an idempotency-key.
+    `evidence` is canonical JSON of method, url and headers with each credential replaced by its fingerprint. `account`
+    says whose limits a call counts against: the address, and the fingerprint of the key or the name of what gives out
+    tokens. Beside these, a call carries host, content-length, its own id as x-client-request-id, and an
+    idempotency-key.
     """
 
     method: str
     url: str = field(repr=False)
     headers: dict[str, str] = field(repr=False)
     evidence: bytes
+    account: str = ""
 
 
 class Wire:
@@ -91,6 +96,7 @@ class Wire:
     """
 
     head: Head
+    """The head of the next call."""
 
     def __init__(
         self,
@@ -106,14 +112,49 @@ class Wire:
         self._fingerprint_key = fingerprint_key
 
     async def __aenter__(self) -> Self:
-        request = await _built_request(self._settings, self._model)
-        proxy, proxy_secrets = _proxy(request.url.scheme, request.url.host)
-        secrets = [*_secrets(request, self._settings.api_key), *proxy_secrets]
-        self._redactor = Redactor(secrets, self._fingerprint_key)
-        self.head = _head(request, self._settings.api_key, self._redactor, self._fingerprint_key)
-        self._begins = _beginning(self.head, request.headers["host"], proxy)
-        self._connections = Connections(_target(self.head.url, proxy), self._max_concurrency)
+        self._secrets: dict[str, None] = {}
+        self._fresh_until = time.monotonic() + TOKEN_SECONDS
+        proxy = await self._authenticate()
+        target = _target(self.head.url, proxy, self._settings.ca_file)
+        self._connections = Connections(target, self._max_concurrency)
         return self
+
+    async def _authenticate(self) -> Proxy | None:
+        """Let the openai client build the head, with the token of the moment where tokens are given out."""
+        request = await self._built()
+        proxy, proxy_secrets = _proxy(request.url.scheme, request.url.host)
+        # Of tokens that have been replaced, replies may still be under way.
+        self._secrets |= dict.fromkeys([*_secrets(request, self._settings.api_key), *proxy_secrets])
+        self._redactor = Redactor(self._secrets, self._fingerprint_key)
+        self.head = _head(request, self._settings, self._redactor, self._fingerprint_key)
+        self._begins = _beginning(self.head, request.headers["host"], proxy)
+        return proxy
+
+    async def _built(self) -> httpx2.Request:
+        try:
+            return await _built_request(self._settings, self._model)
+        except SettingsError:
+            raise
+        except Exception as error:  # whatever the user's function raises
+            if self._settings.azure_ad_token_provider is None:
+                raise
+            raise ProviderError(
+                f"{self._settings.azure_ad_token_provider} gave no token ({type(error).__name__}): check the identity "
+                "that this deployment runs as"
+            ) from error
+
+    async def refresh(self) -> Head:
+        """The head of the next call: another one where another token is given out by now.
+
+        Raises ProviderError where none is.
+        """
+        if self._settings.azure_ad_token_provider is not None and time.monotonic() > self._fresh_until:
+            self._fresh_until = time.monotonic() + TOKEN_SECONDS  # the others go on with the old one meanwhile
+            before = self.head
+            await self._authenticate()
+            if self.head.evidence == before.evidence:
+                self.head = before
+        return self.head
 
     async def __aexit__(self, *told: Any) -> None:
         await self._connections.__aexit__(*told)
@@ -190,21 +231,30 @@ async def _built_request(settings: ProviderSettings, model: str) -> httpx2.Reque
 
 
 def _without_dummy_key(settings: ProviderSettings) -> dict[str, str | openai.Omit]:
-    given = {name.lower() for name in settings.headers}
-    return {} if settings.api_key or "authorization" in given else {"Authorization": openai.Omit()}
+    has_own = bool(settings.api_key or settings.azure_ad_token_provider)
+    has_given = "authorization" in {name.lower() for name in settings.headers}
+    return {} if has_own or has_given else {"Authorization": openai.Omit()}
 
 
-def _head(request: httpx2.Request, api_key: str | None, redactor: Redactor, key: bytes) -> Head:
-    url = str(request.url)
+def _head(request: httpx2.Request, settings: ProviderSettings, redactor: Redactor, key: bytes) -> Head:
+    url, api_key = str(request.url), settings.api_key
     headers = {name: value for name, value in request.headers.items() if name not in ("host", "content-length")}
     headers["accept-encoding"] = "identity"
     shown = {name: _shown_header(name, value, api_key, key) for name, value in headers.items()}
-    evidence = {
+    evidence: dict[str, Any] = {
         "method": request.method,
         "url": redactor.text(_shown_url(url, api_key, key))[0],
         "headers": shown,
     }
-    return Head(request.method, url, headers, canonical_json(evidence))
+    return Head(request.method, url, headers, canonical_json(evidence), _account(settings, evidence))
+
+
+def _account(settings: ProviderSettings, evidence: dict[str, Any]) -> str:
+    names = {name.lower(): value for name, value in evidence["headers"].items()}
+    if settings.azure_ad_token_provider is not None:
+        names["authorization"] = settings.azure_ad_token_provider
+    known = [names[name] for name in NAMES_OF_ACCOUNT if name in names]
+    return " ".join([evidence["url"].partition("?")[0], *known])
 
 
 def _shown_header(name: str, value: str, api_key: str | None, key: bytes) -> str:
@@ -252,9 +302,9 @@ def _beginning(head: Head, host: str, proxy: Proxy | None) -> bytes:
     return "".join(f"{line}\r\n" for line in lines).encode() + (proxy.header if proxy and passed_on else b"")
 
 
-def _target(url: str, proxy: Proxy | None) -> Target:
+def _target(url: str, proxy: Proxy | None, ca_file: str | None) -> Target:
     parts = urlsplit(url)
-    return Target(parts.scheme, parts.hostname or "", parts.port or PORTS[parts.scheme], proxy)
+    return Target(parts.scheme, parts.hostname or "", parts.port or PORTS[parts.scheme], proxy, ca_file)
 
 
 def _proxy(scheme: str, host: str) -> tuple[Proxy | None, list[str]]:

@@ -25,9 +25,17 @@ class LLMResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     azure_deployment: str | None = Field(
         default=None, description="The deployment to ask, where it isn't called as the assessment's model_name."
     )
+    azure_ad_token_provider: str | None = Field(
+        default=None,
+        description="Instead of a key: package.module:function, a function without arguments that returns an Entra ID "
+        "token, such as what azure.identity.get_bearer_token_provider returns.",
+    )
     api_version: str | None = Field(default=None, description="Azure's API version, such as 2024-10-21.")
     organization: str | None = Field(default=None, description="OpenAI organization to bill.")
     headers: dict[str, str] = Field(default={}, description="Further headers of every request.")
+    ca_file: str | None = Field(
+        default=None, description="A PEM file of certificate authorities that are trusted besides the system's."
+    )
     timeout_seconds: float = Field(default=120, gt=0, description="How long one request may take.")
     max_concurrency: int = Field(default=8, ge=1, le=1000, description="How many requests of a step are in flight.")
     grace_seconds: float = Field(
