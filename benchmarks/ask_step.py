@@ -35,6 +35,7 @@ from elspeth_dagster.landscape.states import Execution
 from elspeth_dagster.landscape.words import Determinism
 from elspeth_dagster.llm.providers import ProviderSettings
 from elspeth_dagster.llm.wire import Wire
+from elspeth_dagster.pacing import Bounds, account_of, pace_of
 from elspeth_dagster.recalling import Lineage
 from elspeth_dagster.running import run
 from elspeth_dagster.stages.querying import questions
@@ -101,7 +102,9 @@ async def ask_shard(
     settings = ProviderSettings("openai", api_key="sk-benchmark-key", base_url=base_url)
     async with Wire(settings, "gpt-4o-mini", max_concurrency=concurrency) as wire:
         stop, asked = Stop(), questions(assessment)
-        caller = Caller(landscape, wire, "openai", "gpt-4o-mini", stop)
+        account = account_of("openai", wire.head.evidence, "gpt-4o-mini")
+        pace = pace_of(landscape, account, Bounds(concurrency, concurrency), stop)
+        caller = Caller(landscape, wire, "openai", "gpt-4o-mini", stop, [pace])
         await caller.begin()
         with landscape.read() as connection:
             run = runs.get(connection, execution.run_id)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 
@@ -32,7 +32,10 @@ Waiting = asyncio.Queue[Inquiry | None]
 
 
 class Desk:
-    """Asks one shard: plans its questions, keeps so many of them in flight, opens and ends its batches' states."""
+    """Asks one shard: plans its questions, has so many of them at work, opens and ends its batches' states.
+
+    `pace` tells what the states' ends keep of how fast it went.
+    """
 
     def __init__(
         self,
@@ -45,6 +48,7 @@ class Desk:
         max_concurrency: int,
         grace_seconds: float = 0.0,
         report: Callable[[Counts], None] = lambda counts: None,
+        pace: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
         self._counts = Counts()
         self._landscape = landscape
@@ -55,6 +59,7 @@ class Desk:
         self._max_concurrency = max_concurrency
         self._grace_seconds = grace_seconds
         self._report = report
+        self._pace = pace
         self._at_work: list[BatchAtWork] = []
         self._unusable: ProviderError | LandscapeError | None = None
 
@@ -94,7 +99,7 @@ class Desk:
         except AuditError:
             raise
         except LandscapeError as error:  # it could not be read: nothing more is begun either
-            self._unusable = self._unusable or error
+            self._give_up(error)
         for _ in range(self._max_concurrency):
             await waiting.put(None)
 
@@ -135,7 +140,7 @@ class Desk:
         except AuditError:
             raise
         except (ProviderError, LandscapeError) as error:  # nothing more is begun, what is in flight may come back
-            self._unusable = self._unusable or error
+            self._give_up(error)
             return
         work, reused = inquiry.work, inquiry.tries == 0 and inquiry.last_call is not None
         for counts in inquiry.counts:
@@ -144,10 +149,16 @@ class Desk:
         if work.open_questions == 0:
             await self._end(work)
 
+    def _give_up(self, error: ProviderError | LandscapeError) -> None:
+        self._unusable = self._unusable or error
+        self._stop.close()
+
     async def _end(self, work: BatchAtWork) -> None:
         work.counts.rows = len(work.members)
         self._counts.rows += len(work.members)
-        await self._landscape.record(states.end(work.state, asdict(work.counts)))
+        pace = self._pace()
+        detail = {**asdict(work.counts), **({"pace": pace} if pace else {})}
+        await self._landscape.record(states.end(work.state, detail))
         self._at_work.remove(work)
 
     async def _tell_progress(self) -> None:

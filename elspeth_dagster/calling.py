@@ -11,6 +11,7 @@ A provider that honours the key does not bill what was lost on the way a second 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -65,7 +66,8 @@ class Inquiry:
 
     `has_blanks` tells whether any value of the row is blank. `last_call` is the call that its latest reply comes from,
     also when that was made earlier and is on record; `open_key` the idempotency key of a call to which no response has
-    come; `reply` what has come and goes on record together with what is made of it.
+    come; `reply` what has come and goes on record together with what is made of it; `waited`, in
+    seconds, for the gates.
     """
 
     work: BatchAtWork
@@ -77,6 +79,7 @@ class Inquiry:
     last_call: str | None = None
     open_key: str | None = None
     reply: tuple[Fact, ...] = ()
+    waited: float = 0.0
 
     @property
     def counts(self) -> Iterable[Counts]:
@@ -142,10 +145,11 @@ class Caller:
         """
         if inquiry.reply:
             await self._landscape.record(*inquiry.take_reply())
-        passage, passed = _Passage(), []
+        passage, passed, came = _Passage(), [], time.monotonic()
         try:
             for gate in self._gates:
                 passed.append((gate, await gate.enter(request)))
+            inquiry.waited += time.monotonic() - came
             return await self._made(inquiry, request, cause, passage)
         finally:
             for gate, taken in reversed(passed):
@@ -154,7 +158,7 @@ class Caller:
     async def _made(
         self, inquiry: Inquiry, request: Request, cause: Cause, passage: _Passage
     ) -> tuple[Exchange, Completion]:
-        if self._stop.is_asked:
+        if self._stop.is_closed:
             raise Stopped
         await self._see_to_the_head()
         body = Payload.of(request.body)

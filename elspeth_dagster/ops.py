@@ -40,6 +40,7 @@ from elspeth_dagster.landscape.batches import Member
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Batch, NodeState, Run, Token
 from elspeth_dagster.landscape.words import TokenKind
+from elspeth_dagster.pacing import Bounds, Pace, account_of, pace_of
 from elspeth_dagster.recalling import Lineage, Replay
 from elspeth_dagster.reporting import agreement_check, asking_metadata, output_metadata, progress_line
 from elspeth_dagster.resources.llm import LLMResource
@@ -155,9 +156,9 @@ def ask_batches(
         with landscape.read() as connection:
             aggregated_by = node_id(assessment.spec.name, "aggregate_rows")
             to_ask = batches.of_shard(connection, context.run_id, aggregated_by, shard["shard"])
-        asked = run(_ask(context, landscape, llm, assessment, to_ask, Launch(**shard["launch"])))
-    context.log.info(progress_line(asked))
-    context.add_output_metadata(asking_metadata(asked))
+        asked, pace = run(_ask(context, landscape, llm, assessment, to_ask, Launch(**shard["launch"])))
+    context.log.info(progress_line(asked, pace))
+    context.add_output_metadata(asking_metadata(asked, pace))
     return _reference(context, shard=shard["shard"], **asdict(asked))
 
 
@@ -228,10 +229,11 @@ def verify_answers(
         begin_run(context, landscape, assessment, launch_of(context))
         with _slice_held(context, landscape) as (state, counts):
             verification = Verification(landscape, assessment, verified, context.run_id, here)
-            asked = run(_ask_again(context, landscape, llm, verification, verification.draw(config["sample"])))
+            drawn = verification.draw(config["sample"])
+            asked, pace = run(_ask_again(context, landscape, llm, verification, drawn))
             comparison = Comparison(landscape, context.run_id, here, questions(assessment))
             table = comparison.table(verification.sampled, state)
-            yield dg.Output(table, "verification", metadata={**asking_metadata(asked), "of_run": verified.run_id})
+            yield dg.Output(table, "verification", metadata={**asking_metadata(asked, pace), "of_run": verified.run_id})
             yield agreement_check(assessment.spec.name, comparison, config["min_agreement"])
             counts.update({**asdict(asked), **comparison.numbers, "of_run": verified.run_id})
             landscape.write(*verification.fates(state))
@@ -386,12 +388,12 @@ async def _ask(
     assessment: Assessment,
     to_ask: list[Batch],
     launch: Launch,
-) -> Counts:
+) -> tuple[Counts, Pace | None]:
     stop, asked = Stop(), questions(assessment)
     with asked_by_signals(stop.ask):
-        async with _conversation(context, landscape, llm, assessment, launch, stop) as conversation:
-            desk = _desk(context, landscape, llm, conversation, stop, lambda member: asked, len(asked))
-            return await desk.ask(to_ask, execution(context))
+        async with _conversation(context, landscape, llm, assessment, launch, stop) as (conversation, pace):
+            desk = _desk(context, landscape, llm, conversation, stop, pace, lambda member: asked, len(asked))
+            return await desk.ask(to_ask, execution(context)), pace
 
 
 @asynccontextmanager
@@ -402,17 +404,17 @@ async def _conversation(
     assessment: Assessment,
     launch: Launch,
     stop: Stop,
-) -> AsyncIterator[Conversation]:
-    """With the provider; in a replay with the record alone."""
+) -> AsyncIterator[tuple[Conversation, Pace | None]]:
+    """With the provider, at its pace; in a replay with the record alone."""
     if launch.mode == "replay":
         with landscape.read() as connection:
             replayed = runs.get(connection, launch.of_run or "")
         record = Replay(landscape, replayed, execution(context).node_id, assessment.spec.errors.on_unknown)
-        yield Conversation(landscape, assessment, record.provider, record, None)
+        yield Conversation(landscape, assessment, record.provider, record, None), None
     else:
         memory = _lineage(context, landscape, llm, assessment, launch)
-        async with _calling(landscape, llm, assessment, stop) as caller:
-            yield Conversation(landscape, assessment, llm.provider, memory, caller)
+        async with _calling(landscape, llm, assessment, stop) as (caller, pace):
+            yield Conversation(landscape, assessment, llm.provider, memory, caller), pace
 
 
 async def _ask_again(
@@ -421,15 +423,15 @@ async def _ask_again(
     llm: LLMResource,
     verification: Verification,
     to_ask: list[Batch],
-) -> Counts:
+) -> tuple[Counts, Pace]:
     stop, assessment = Stop(), verification.assessment
     memory = _lineage(context, landscape, llm, assessment, Launch())
     with asked_by_signals(stop.ask):
-        async with _calling(landscape, llm, assessment, stop) as caller:
+        async with _calling(landscape, llm, assessment, stop) as (caller, pace):
             conversation = AskingAgain(verification, landscape, assessment, llm.provider, memory, caller)
             a_row = len(questions(assessment))
-            desk = _desk(context, landscape, llm, conversation, stop, verification.questions_of, a_row)
-            return await desk.ask(to_ask, execution(context))
+            desk = _desk(context, landscape, llm, conversation, stop, pace, verification.questions_of, a_row)
+            return await desk.ask(to_ask, execution(context)), pace
 
 
 def _lineage(
@@ -442,12 +444,17 @@ def _lineage(
 
 
 @asynccontextmanager
-async def _calling(landscape: Landscape, llm: LLMResource, assessment: Assessment, stop: Stop) -> AsyncIterator[Caller]:
+async def _calling(
+    landscape: Landscape, llm: LLMResource, assessment: Assessment, stop: Stop
+) -> AsyncIterator[tuple[Caller, Pace]]:
     model = assessment.spec.llm.model_name
+    bounds = Bounds(llm.min_concurrency, llm.concurrency, llm.requests_per_minute, llm.tokens_per_minute)
     async with llm.wire(model) as wire:
-        caller = Caller(landscape, wire, llm.provider, model, stop)
-        await caller.begin()
-        yield caller
+        account = account_of(llm.provider, wire.head.evidence, model)
+        async with pace_of(landscape, account, bounds, stop) as pace:
+            caller = Caller(landscape, wire, llm.provider, model, stop, [pace])
+            await caller.begin()
+            yield caller, pace
 
 
 def _desk(
@@ -456,6 +463,7 @@ def _desk(
     llm: LLMResource,
     conversation: Conversation,
     stop: Stop,
+    pace: Pace | None,
     questions_of: Callable[[Member], Sequence[Question]],
     questions_a_row: int,
 ) -> Desk:
@@ -465,7 +473,8 @@ def _desk(
         stop,
         questions_of,
         questions_a_row=questions_a_row,
-        max_concurrency=llm.max_concurrency,
+        max_concurrency=llm.concurrency,
         grace_seconds=llm.grace_seconds,
-        report=lambda counts: context.log.info(progress_line(counts)),
+        report=lambda counts: context.log.info(progress_line(counts, pace)),
+        pace=pace.told if pace else dict,
     )

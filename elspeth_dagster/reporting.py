@@ -8,26 +8,47 @@ import dagster as dg
 from elspeth_dagster.comparing import Comparison
 from elspeth_dagster.counting import Counts
 from elspeth_dagster.landscape.ledger import Landscape
+from elspeth_dagster.pacing import Pace
 
 SPENT = ("reused", "calls", "retries", "repairs", "prompt_tokens", "completion_tokens")
 SUMMED = (*SPENT, "cost_nanousd", "unpriced_calls")
 NANO = 1e9
 
 
-def progress_line(counts: Counts) -> str:
-    """One line of what has been done and spent so far."""
+def progress_line(counts: Counts, pace: Pace | None = None) -> str:
+    """One line of what has been done and spent so far, and of how many at a time where the provider refused some."""
     cost = f"${counts.cost_nanousd / NANO:.4f}" + (f" + {counts.unpriced_calls} unpriced" * bool(counts.unpriced_calls))
     return (
         f"{counts.questions} questions settled ({counts.refused} refused, {counts.reused} from the record), "
         f"{counts.calls} calls "
         f"({counts.retries} retries, {counts.repairs} repairs), "
-        f"{counts.prompt_tokens} + {counts.completion_tokens} tokens, {cost}"
+        f"{counts.prompt_tokens} + {counts.completion_tokens} tokens, {cost}{_slowed(pace)}"
     )
 
 
-def asking_metadata(counts: Counts) -> dict[str, Any]:
-    """A shard's numbers."""
-    return {**_spent(counts.__dict__), "questions": counts.questions, "refused": counts.refused}
+def _slowed(pace: Pace | None) -> str:
+    if pace is None or not (pace.level.cuts or pace.waited_seconds >= 1):
+        return ""
+    return (
+        f", {pace.level.current} at a time (throttled {pace.level.cuts} times, "
+        f"held back for {pace.waited_seconds:.0f} seconds)"
+    )
+
+
+def asking_metadata(counts: Counts, pace: Pace | None = None) -> dict[str, Any]:
+    """A shard's numbers, and how many requests were in flight."""
+    done = {**_spent(counts.__dict__), "questions": counts.questions, "refused": counts.refused}
+    return done if pace is None else {**done, **_paced(pace)}
+
+
+def _paced(pace: Pace) -> dict[str, Any]:
+    return {
+        "concurrency_max": pace.level.highest,
+        "concurrency_final": pace.level.current,
+        "throttled": pace.level.cuts,
+        "waited_seconds": round(pace.waited_seconds, 3),
+        "concurrency_history": dg.MetadataValue.json(pace.history()),
+    }
 
 
 def _spent(total: Mapping[str, int]) -> dict[str, Any]:

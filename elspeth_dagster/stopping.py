@@ -21,21 +21,38 @@ class Stopped(Exception):  # noqa: N818  (not an error: what was asked for)
 
 
 class Stop:
-    """Whether a step was told to stop, once or urgently. Belongs to one event loop."""
+    """Whether a step was told to stop, once or urgently, or has closed by itself. Belongs to one event loop."""
 
     def __init__(self) -> None:
         self._times = 0
-        self._asked = asyncio.Event()
+        self._asked, self._closed = asyncio.Event(), asyncio.Event()
+        self._listeners: list[Callable[[], None]] = []
 
     def ask(self) -> None:
         """Send nothing new; asked again: don't wait for what is in flight either."""
         self._times += 1
         self._asked.set()
+        self.close()
+
+    def close(self) -> None:
+        """Send nothing new, since nothing more can succeed; what is in flight is waited for as ever."""
+        self._closed.set()
+        while self._listeners:
+            self._listeners.pop()()
+
+    def on_close(self, listener: Callable[[], None]) -> None:
+        """Have it called once, when nothing new is to be sent any more."""
+        self._listeners.append(listener)
 
     @property
     def is_asked(self) -> bool:
-        """Whether nothing new may be sent."""
+        """Whether somebody told it to stop."""
         return self._times > 0
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing new may be sent."""
+        return self._closed.is_set()
 
     @property
     def is_urgent(self) -> bool:
@@ -47,9 +64,9 @@ class Stop:
         await self._asked.wait()
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep, but not beyond being asked to stop."""
+        """Sleep, but only for as long as something new may be sent."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._asked.wait(), seconds)
+            await asyncio.wait_for(self._closed.wait(), seconds)
 
 
 @contextmanager

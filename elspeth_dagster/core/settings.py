@@ -4,7 +4,10 @@ ELSPETH_LANDSCAPE_URL     a SQLAlchemy url; default: landscape.sqlite beside Dag
 ELSPETH_LLM               openai, azure or local; default: by what is set, else local
 OPENAI_API_KEY            OPENAI_BASE_URL, for openai; OPENAI_BASE_URL alone is a server without a key: local
 AZURE_OPENAI_API_KEY      AZURE_OPENAI_ENDPOINT, OPENAI_API_VERSION, for azure
-ELSPETH_MAX_CONCURRENCY   how many requests of a step are in flight; default 8, for local 1
+ELSPETH_MAX_CONCURRENCY   how many requests of a step are in flight at most; default 64, for local 1
+ELSPETH_MIN_CONCURRENCY   how many are in flight at least, whatever the provider refuses; default 1
+ELSPETH_REQUESTS_PER_MINUTE   for each model, by all who share the landscape; default: no limit
+ELSPETH_TOKENS_PER_MINUTE     the same of prompt and completion tokens
 ELSPETH_FINGERPRINT_KEY   key of the HMAC that stands for a credential on record
 """
 
@@ -24,7 +27,8 @@ API_KEY_NAMES: dict[ProviderName, str] = {
     "azure": "AZURE_OPENAI_API_KEY",
     "local": "OPENAI_API_KEY",
 }
-DEFAULT_CONCURRENCY: dict[ProviderName, int] = {"openai": 8, "azure": 8, "local": 1}
+DEFAULT_CONCURRENCY: dict[ProviderName, int] = {"openai": 64, "azure": 64, "local": 1}
+LARGEST_CONCURRENCY, LARGEST_LIMIT = 1000, 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,18 @@ class Settings:
     azure_endpoint: str | None
     api_version: str | None
     max_concurrency: int
+    min_concurrency: int
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
         """The settings of an environment. Raises SettingsError naming the variable that can't be understood."""
         provider = _provider(env)
         default_url = LOCAL_URL if provider == "local" else None
+        most = _number(env, "ELSPETH_MAX_CONCURRENCY", LARGEST_CONCURRENCY) or DEFAULT_CONCURRENCY[provider]
+        least = _number(env, "ELSPETH_MIN_CONCURRENCY", LARGEST_CONCURRENCY) or 1
+        check_concurrency(least, most, "ELSPETH_MIN_CONCURRENCY", "ELSPETH_MAX_CONCURRENCY")
         return cls(
             landscape_url=env.get("ELSPETH_LANDSCAPE_URL") or default_landscape_url(env),
             provider=provider,
@@ -51,7 +61,10 @@ class Settings:
             base_url=None if provider == "azure" else env.get("OPENAI_BASE_URL") or default_url,
             azure_endpoint=env.get("AZURE_OPENAI_ENDPOINT") if provider == "azure" else None,
             api_version=env.get("OPENAI_API_VERSION") if provider == "azure" else None,
-            max_concurrency=_max_concurrency(env, DEFAULT_CONCURRENCY[provider]),
+            max_concurrency=most,
+            min_concurrency=least,
+            requests_per_minute=_number(env, "ELSPETH_REQUESTS_PER_MINUTE", LARGEST_LIMIT),
+            tokens_per_minute=_number(env, "ELSPETH_TOKENS_PER_MINUTE", LARGEST_LIMIT),
         )
 
 
@@ -73,8 +86,16 @@ def _provider(env: Mapping[str, str]) -> ProviderName:
     return "openai" if env.get("OPENAI_API_KEY") else "local"
 
 
-def _max_concurrency(env: Mapping[str, str], default: int) -> int:
-    text = env.get("ELSPETH_MAX_CONCURRENCY") or str(default)
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1000):
-        raise SettingsError(f"ELSPETH_MAX_CONCURRENCY is {text!r}; it must be a whole number from 1 to 1000")
+def check_concurrency(least: int, most: int, least_name: str, most_name: str) -> None:
+    """Raise SettingsError, by the settings' names, unless the bounds leave something between them."""
+    if least > most:
+        raise SettingsError(f"{least_name} is {least}, more than {most_name}, which is {most}; lower it, or raise that")
+
+
+def _number(env: Mapping[str, str], name: str, most: int) -> int | None:
+    text = env.get(name)
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(most)) and 1 <= int(text) <= most):
+        raise SettingsError(f"{name} is {text[:40]!r}; it must be a whole number from 1 to {most}")
     return int(text)

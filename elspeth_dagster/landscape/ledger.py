@@ -45,6 +45,13 @@ class Landscape:
         """
         return self._database.commit(lambda connection, _was_lost: decision(connection), alone=True)
 
+    def operate(self, work: Callable[[sa.Connection], T]) -> T:
+        """What `work` returns, which reads and changes operational tables only; others write beside it.
+
+        After a lost connection it is run again, perhaps on what it has changed itself. Raises as `decide` does.
+        """
+        return self._database.commit(lambda connection, _was_lost: work(connection))
+
     def write(self, *facts: Fact) -> None:
         """Return when the facts are durable. Raises AuditError when they can't be recorded."""
         self._writer.write(*facts)

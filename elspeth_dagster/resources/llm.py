@@ -1,12 +1,24 @@
-"""The LLM provider as a Dagster resource: who is asked, with which key, and how many requests at once."""
+"""The LLM provider as a Dagster resource: who is asked, with which key, and how much at once and in a minute."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, model_validator
+
+from elspeth_dagster.core.errors import SettingsError
+from elspeth_dagster.core.settings import DEFAULT_CONCURRENCY, LARGEST_LIMIT, check_concurrency
 
 if TYPE_CHECKING:
     from elspeth_dagster.llm.wire import Wire
+
+NOT_OF_THE_WIRE = {
+    "max_concurrency",
+    "min_concurrency",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "grace_seconds",
+    "fingerprint_key",
+}
 
 
 class LLMResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -37,7 +49,29 @@ class LLMResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         default=None, description="A PEM file of certificate authorities that are trusted besides the system's."
     )
     timeout_seconds: float = Field(default=120, gt=0, description="How long one request may take.")
-    max_concurrency: int = Field(default=8, ge=1, le=1000, description="How many requests of a step are in flight.")
+    max_concurrency: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="How many requests of a step are in flight at most: below that, as many as the provider takes "
+        "without refusing. Default 64; for local 1.",
+    )
+    min_concurrency: int = Field(
+        default=1, ge=1, le=1000, description="How many are in flight at least, whatever the provider refuses."
+    )
+    requests_per_minute: int | None = Field(
+        default=None,
+        ge=1,
+        le=LARGEST_LIMIT,
+        description="How many requests a minute are sent to a model of this account, by all who share the landscape.",
+    )
+    tokens_per_minute: int | None = Field(
+        default=None,
+        ge=1,
+        le=LARGEST_LIMIT,
+        description="How many prompt and completion tokens a minute are used of a model of this account, by all who "
+        "share the landscape.",
+    )
     grace_seconds: float = Field(
         default=30,
         ge=0,
@@ -51,12 +85,25 @@ class LLMResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         json_schema_extra={"dagster__is_secret": True},
     )
 
+    @model_validator(mode="after")
+    def _check_concurrency(self) -> Self:
+        try:
+            check_concurrency(self.min_concurrency, self.concurrency, "min_concurrency", "max_concurrency")
+        except SettingsError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @property
+    def concurrency(self) -> int:
+        """How many requests of a step are in flight at most."""
+        return DEFAULT_CONCURRENCY[self.provider] if self.max_concurrency is None else self.max_concurrency
+
     def wire(self, model: str) -> "Wire":
         """The connection to this provider for one model; enter it to use it."""
         # Here, because definitions are loaded far more often than questions are asked, and openai is slow to import.
         from elspeth_dagster.llm.providers import ProviderSettings
         from elspeth_dagster.llm.wire import Wire
 
-        settings = ProviderSettings(**self.model_dump(exclude={"max_concurrency", "grace_seconds", "fingerprint_key"}))
+        settings = ProviderSettings(**self.model_dump(exclude=NOT_OF_THE_WIRE))
         key = {} if self.fingerprint_key is None else {"fingerprint_key": self.fingerprint_key.encode()}
-        return Wire(settings, model, max_concurrency=self.max_concurrency, **key)
+        return Wire(settings, model, max_concurrency=self.concurrency, **key)

@@ -1,0 +1,28 @@
+"""Operational tables: what processes tell each other while they work. None of it is evidence.
+
+They are changed and may be emptied at any time when nothing runs. The record's guards, seals and exports know nothing
+of them, and nothing in the record is derived from them.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from elspeth_dagster.landscape.columns import Name, Number
+from elspeth_dagster.landscape.schema import metadata as record
+
+metadata = sa.MetaData(naming_convention=record.naming_convention)
+
+limit_buckets = sa.Table(
+    "limit_buckets",
+    metadata,
+    sa.Column("provider", Name, primary_key=True),
+    sa.Column("account", Name, primary_key=True),
+    sa.Column("model", Name, primary_key=True),
+    sa.Column("unit", Name, primary_key=True),
+    sa.Column("level_millionths", Number, nullable=False),
+    sa.Column("filled_at_us", Number, nullable=False),
+    sa.CheckConstraint("unit IN ('requests', 'tokens')", name="unit_is_known"),
+    comment="Operational, not evidence: what is left of a limit per minute, shared by all who ask this model.",
+    sqlite_strict=True,
+)
