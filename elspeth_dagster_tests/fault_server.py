@@ -21,7 +21,8 @@ misbehave alike. The body's hash is `sha256:<hex>`. An *act* is what the server 
     list, nan, duplicate_keys, fenced, refusal, content_filter, not_json, empty_body, tool_calls, huge, no_usage,
     echo_key
 
-The act is the first that applies of: a wrong key (when `expected_key` is set) is 401; the first of `first_tries` and
+The act is the first that applies of: a wrong key (when `expected_key` is set) is 401; too many at once or a second
+(when `max_in_flight` or `requests_per_second` is set) is 429, at once; the first of `first_tries` and
 `rules` that fits; a marker `[[ACT]]` in the prompt, in any case; `shares`, by lot of the try; `body_shares`, by lot of
 the body; ok.
 
@@ -32,6 +33,8 @@ Behaviour (`POST /config`; what is left out is as it was at the start):
                      contains: text the body must have; retry_after, message: as below}
     shares           {act: share of requests, 0 to 1}
     body_shares      {act: share of bodies}: such a body gets that act every time it comes to it
+    max_in_flight    more than so many requests at a time are refused
+    requests_per_second   more than so many in any second are refused
     retry_after      the Retry-After of every 429, any text, or null; default "0"
     message          what an error says
     headers          {name: value} of every reply
@@ -45,7 +48,8 @@ Behaviour (`POST /config`; what is left out is as it was at the start):
 
 `POST /reset` forgets counts, tries and recorded requests, and keeps the behaviour.
 `GET /stats` tells: received, paid (answered 200), paid_extra (200 for a body that had one), in_flight, in_flight_max,
-outcomes {act: count}, tries {body hash: count}, requests [{sha256, idempotency_key, status, act, path, headers}].
+outcomes {act: count}, tries {body hash: count}, requests [{sha256, idempotency_key, status, act, path, headers, at,
+tokens}]: at by a monotonic clock in seconds, tokens those of prompt and completion.
 """
 
 from __future__ import annotations
@@ -62,7 +66,8 @@ import socket
 import struct
 import subprocess
 import sys
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -73,6 +78,8 @@ DEFAULTS: dict[str, Any] = {
     "rules": [],
     "shares": {},
     "body_shares": {},
+    "max_in_flight": None,
+    "requests_per_second": None,
     "retry_after": "0",
     "message": None,
     "headers": {},
@@ -104,6 +111,9 @@ class Request:
     attempt: int = 0
     lot: bytes = b""
     body_lot: bytes = b""
+    at: float = 0.0
+    tokens: int = 0
+    is_refused: bool = False
 
     @property
     def key(self) -> str:
@@ -368,6 +378,7 @@ class Provider:
         self.tries: Counter[str] = Counter()
         self.paid: Counter[str] = Counter()
         self.requests: list[dict[str, Any]] = []
+        self.let_in: deque[float] = deque()
 
     def stats(self) -> dict[str, Any]:
         """What it has seen, for `/stats`."""
@@ -384,6 +395,7 @@ class Provider:
 
     def received_question(self, request: Request) -> None:
         """Counts a question; its lot follows from its body, its try and the seed, its body's from body and seed."""
+        request.at = time.monotonic()
         request.sha256 = "sha256:" + hashlib.sha256(request.body).hexdigest()
         self.received += 1
         self.tries[request.sha256] += 1
@@ -398,6 +410,9 @@ class Provider:
         if expected is not None and request.key != expected:
             said = f"Incorrect API key provided: {request.key}" if self.behaviour["echo_key"] else "Incorrect API key"
             return "401", {"message": said}
+        if self._is_too_much(request.at):
+            request.is_refused = True
+            return "429", {}
         for rule in [*self.behaviour["first_tries"], *self.behaviour["rules"]]:
             if (
                 request.attempt <= rule.get("times", request.attempt)
@@ -405,6 +420,17 @@ class Provider:
             ):
                 return rule_act(rule), rule
         return self._marked(request) or self._by_lot(request) or "ok", {}
+
+    def _is_too_much(self, moment: float) -> bool:
+        at_once, a_second = self.behaviour["max_in_flight"], self.behaviour["requests_per_second"]
+        while self.let_in and self.let_in[0] <= moment - 1:
+            self.let_in.popleft()
+        if (at_once is not None and self.in_flight > at_once) or (
+            a_second is not None and len(self.let_in) >= a_second
+        ):
+            return True
+        self.let_in.append(moment)
+        return False
 
     def _marked(self, request: Request) -> str | None:
         if b"[[" not in request.body:
@@ -443,6 +469,7 @@ class Provider:
         if act == "echo_key":
             content = f"You came with {request.key}."
         body = completion(request, asked, content) | self.behaviour["reports"]
+        request.tokens = body["usage"]["total_tokens"] if "usage" in body else 0
         if act in OFF:
             OFF[act](body)
         return Reply(200, json.dumps(body).encode())
@@ -468,6 +495,8 @@ class Provider:
                     "act": act,
                     "path": request.path,
                     "headers": request.headers,
+                    "at": request.at,
+                    "tokens": request.tokens,
                 }
             )
 
@@ -550,7 +579,7 @@ class Connection(asyncio.Protocol):
         self.provider.in_flight_max = max(self.provider.in_flight_max, self.provider.in_flight)
         self.provider.received_question(request)
         act, rule = self.provider.decide(request)
-        seconds = self.provider.latency_seconds(request)
+        seconds = 0.0 if request.is_refused else self.provider.latency_seconds(request)
         if seconds:
             asyncio.get_running_loop().call_later(seconds, self.finish, request, act, rule)
         else:

@@ -1,6 +1,7 @@
 """How many requests may be in flight: a level that finds itself by what comes back.
 
-    a success while all places are taken    up: one more each, until the first cut; then one more a round
+    a success while all places were taken   up: one more each, until the first cut; then one more a round, and slower
+                                            beside the level that was refused
     429                                     down: to 0.7 of it, once for all that was sent before; nothing is sent
                                             until Retry-After has passed
     5xx, a timeout, a lost connection       it stays for ten seconds
@@ -49,6 +50,7 @@ class Level:
         self._refused_at: float = earlier._refused_at if earlier else float("inf")
         self._frozen_until = now
         self._sent = self._sent_before_cut = self._sent_before_hold = 0
+        self._last_place = 0  # which took the last place that was free: those up to it were sent when all were wanted
         self._fruitless = 0
         self.in_flight = self.cuts = 0
         self.highest = self.current
@@ -72,6 +74,8 @@ class Level:
         """One more is sent; returns its number."""
         self.in_flight += 1
         self._sent += 1
+        if self.in_flight >= int(self._value):
+            self._last_place = self._sent
         return self._sent
 
     def end(self, number: int, exchange: Exchange | None, tokens: int, now: float, wall: datetime | None) -> None:
@@ -79,11 +83,10 @@ class Level:
 
         `tokens` is what another such request needs; `wall`, the time of day, is for a Retry-After that is a date.
         """
-        is_saturated = self.in_flight >= int(self._value)
         self.in_flight -= 1
         if exchange is None:
             return
-        if exchange.error is None and is_saturated and now >= self._frozen_until:
+        if exchange.error is None and self._sent_before_cut < number <= self._last_place and now >= self._frozen_until:
             self._grow(now)
         elif exchange.error in TROUBLE:
             self._frozen_until = now + FREEZE_SECONDS
@@ -136,7 +139,8 @@ class Level:
     def _note(self, now: float, why: str) -> None:
         self.history.append(Point(now, self.current, why))
         if len(self.history) > POINTS:
-            del self.history[1:-1:2]
+            # By twos: what it had grown to, and what it was cut to.
+            self.history = [self.history[0], *(point for n, point in enumerate(self.history[1:]) if n % 4 >= 2)]
 
 
 # What the headers say (https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers) --------------------
