@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from itertools import pairwise
+from multiprocessing import get_context
+from multiprocessing.context import SpawnProcess
 from typing import Any
 
 import pytest
@@ -24,10 +27,10 @@ from elspeth_dagster.stages.limiting import Promised
 from elspeth_dagster.stages.querying import Request
 from elspeth_dagster.stopping import Stop, Stopped
 from elspeth_dagster_tests.fault_server import FaultServer
+from elspeth_dagster_tests.sending import ACCOUNT, ask, ask_within
 
 FINE = Exchange(200, b"")
 REQUEST = Request(b"x" * 400, "sha256:0", 50)
-ACCOUNT = Account("openai", "http://x", "m")
 
 
 @pytest.fixture(scope="module")
@@ -43,47 +46,6 @@ def server(one_server: FaultServer) -> FaultServer:
     return one_server
 
 
-Send = Callable[[int], Awaitable[Exchange]]
-
-
-@asynccontextmanager
-async def sending(server: FaultServer, pace: Pace) -> AsyncIterator[Send]:
-    """Send a question through the gate until it is not refused."""
-    async with Wire(ProviderSettings("openai", api_key="k", base_url=server.base_url), "m") as wire, pace:
-
-        async def send(number: int) -> Exchange:
-            body = json.dumps({"model": "m", "messages": [{"role": "user", "content": f"Question {number}?"}]})
-            request = Request(body.encode(), "sha256:0", 50)
-            while True:
-                taken, exchange = await pace.enter(request), None
-                try:
-                    exchange = await wire.send(request.body, str(number), str(number))
-                finally:
-                    pace.leave(taken, exchange, None)
-                if exchange.error is None:
-                    return exchange
-                await asyncio.sleep(0.02)
-
-        yield send
-
-
-def ask(server: FaultServer, pace_: Callable[[], Pace], questions: int, workers: int = 64) -> Pace:
-    """Send so many questions, some at a time; the pace it came to."""
-
-    async def work() -> Pace:
-        pace, numbers = pace_(), iter(range(questions))
-        async with sending(server, pace) as send:
-
-            async def some() -> None:
-                for number in numbers:
-                    await send(number)
-
-            await asyncio.gather(*(some() for _ in range(workers)))
-        return pace
-
-    return asyncio.run(work())
-
-
 def refused(server: FaultServer) -> int:
     return int(server.stats()["outcomes"].get("429", 0))
 
@@ -93,7 +55,7 @@ def refused(server: FaultServer) -> int:
 
 def test_the_level_settles_near_what_the_provider_bears(server: FaultServer) -> None:
     server.configure(max_in_flight=10, latency_ms=20)
-    pace = ask(server, lambda: Pace(Bounds(1, 64), Stop()), 1200)
+    pace = ask(server.base_url, lambda: Pace(Bounds(1, 64), Stop()), 1200)
     assert 5 <= pace.level.current <= 14
     assert refused(server) < 80  # of 1200; the first round alone costs ten
     assert pace.told()["throttled"] == pace.level.cuts > 0
@@ -101,26 +63,26 @@ def test_the_level_settles_near_what_the_provider_bears(server: FaultServer) -> 
 
 def test_the_level_grows_to_the_bound_where_nothing_is_refused(server: FaultServer) -> None:
     server.configure(latency_ms=20)
-    pace = ask(server, lambda: Pace(Bounds(1, 50), Stop()), 600)
+    pace = ask(server.base_url, lambda: Pace(Bounds(1, 50), Stop()), 600)
     assert (pace.level.current, pace.level.highest, pace.level.cuts) == (50, 50, 0)
     assert server.stats()["in_flight_max"] == 50
 
 
 def test_no_more_are_in_flight_than_the_bound(server: FaultServer) -> None:
     server.configure(latency_ms=5)
-    ask(server, lambda: Pace(Bounds(1, 7), Stop()), 200)
+    ask(server.base_url, lambda: Pace(Bounds(1, 7), Stop()), 200)
     assert server.stats()["in_flight_max"] == 7
 
 
 def test_no_fewer_are_in_flight_than_the_least(server: FaultServer) -> None:
     server.configure(shares={"429": 0.5}, latency_ms=10)
-    pace = ask(server, lambda: Pace(Bounds(6, 64), Stop()), 200)
+    pace = ask(server.base_url, lambda: Pace(Bounds(6, 64), Stop()), 200)
     assert min(point["level"] for point in pace.history()) == 6
 
 
 def test_a_limit_a_second_is_kept_by_waiting_as_long_as_it_says(server: FaultServer) -> None:
     server.configure(requests_per_second=40, retry_after="0.5", latency_ms=100)
-    pace = ask(server, lambda: Pace(Bounds(1, 64), Stop()), 120)
+    pace = ask(server.base_url, lambda: Pace(Bounds(1, 64), Stop()), 120)
     assert pace.level.cuts > 0
     assert refused(server) < 120
     assert pace.waited_seconds > 0.5
@@ -133,8 +95,8 @@ def test_nothing_is_sent_while_the_headers_say_that_nothing_is_left(server: Faul
         "x-ratelimit-reset-requests": "1s",
     }
     server.configure(headers=left)
-    ask(server, lambda: Pace(Bounds(1, 2), Stop()), 6, workers=2)
-    sent = sorted(request["at"] for request in server.stats()["requests"])
+    ask(server.base_url, lambda: Pace(Bounds(1, 2), Stop()), 6, workers=2)
+    sent = moments(server)
     pauses = [after - before for before, after in pairwise(sent)]
     assert sum(pause > 0.9 for pause in pauses) == 2
     assert refused(server) == 0
@@ -227,19 +189,19 @@ def shared(landscape: Landscape, *limits: Limit, most: int = 64) -> Callable[[],
     return lambda: Pace(Bounds(1, most), Stop(), Limits(landscape, ACCOUNT, limits))
 
 
-def assert_paced(moments: list[float], per_minute: int) -> None:
+def assert_paced(sent: list[float], per_minute: int) -> None:
     """Between any two requests there is time for those between them: so no minute sees more than the limit."""
     rate, burst = per_minute / 62, max(1.0, per_minute / 62)
-    for first, start in enumerate(moments):
-        for last in range(first, len(moments)):
-            assert last - first + 1 <= burst + rate * (moments[last] - start + 1) + 1e-6
+    for first, start in enumerate(sent):
+        for last in range(first, len(sent)):
+            assert last - first + 1 <= burst + rate * (sent[last] - start + 1) + 1e-6
 
 
 def test_requests_a_minute_are_kept_and_used(landscape: Landscape, server: FaultServer) -> None:
     began = time.monotonic()
-    pace = ask(server, shared(landscape, Limit("requests", 1800)), 90)
+    pace = ask(server.base_url, shared(landscape, Limit("requests", 1800)), 90)
     took = time.monotonic() - began
-    assert_paced(sorted(request["at"] for request in server.stats()["requests"]), 1800)
+    assert_paced(moments(server), 1800)
     assert 1.5 < took < 4.5
     assert pace.waited_seconds > 1
 
@@ -247,13 +209,13 @@ def test_requests_a_minute_are_kept_and_used(landscape: Landscape, server: Fault
 def test_a_limit_that_is_not_reached_holds_nobody_back_for_long(landscape: Landscape, server: FaultServer) -> None:
     server.configure(latency_ms=100)
     began = time.monotonic()
-    ask(server, shared(landscape, Limit("requests", 100_000), Limit("tokens", 100_000_000)), 400)
+    ask(server.base_url, shared(landscape, Limit("requests", 100_000), Limit("tokens", 100_000_000)), 400)
     assert time.monotonic() - began < 4
 
 
 def test_tokens_a_minute_are_kept_by_estimate(landscape: Landscape, server: FaultServer) -> None:
-    ask(server, shared(landscape, Limit("tokens", 62 * 400)), 20)  # each is reckoned to need some 70
-    sent = sorted(request["at"] for request in server.stats()["requests"])
+    ask(server.base_url, shared(landscape, Limit("tokens", 62 * 400)), 20)  # each is reckoned to need some 70
+    sent = moments(server)
     assert sent[-1] - sent[0] > 1.5
 
 
@@ -286,7 +248,7 @@ class Counted(Limits):
 def test_many_who_wait_are_served_by_few_transactions(landscape: Landscape, server: FaultServer) -> None:
     limits = Counted(landscape, Limit("requests", 30_000), Limit("tokens", 50_000_000))
     began = time.monotonic()
-    ask(server, lambda: Pace(Bounds(1, 64), Stop(), limits), 600)
+    ask(server.base_url, lambda: Pace(Bounds(1, 64), Stop(), limits), 600)
     assert len(limits.drawings) <= 10 * (time.monotonic() - began) + 2
     assert max(limits.drawings) > 5
 
@@ -326,6 +288,41 @@ def test_a_database_that_is_away_is_not_the_providers_fault(sqlite_url: str) -> 
     in_a_loop(work())
 
 
+# Several processes ----------------------------------------------------------------------------------------------------
+
+
+def started(count: int, *what: object) -> list[SpawnProcess]:
+    processes = [get_context("spawn").Process(target=ask_within, args=what) for _ in range(count)]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def moments(server: FaultServer) -> list[float]:
+    return sorted(request["at"] for request in server.stats()["requests"])
+
+
+def test_processes_stay_within_one_limit_by_the_servers_own_log(database_url: str, server: FaultServer) -> None:
+    for process in started(3, database_url, server.base_url, 1800, 50):
+        process.join(timeout=60)
+        assert process.exitcode == 0
+    sent = moments(server)
+    assert len(sent) == 150
+    assert_paced(sent, 1800)
+    assert sent[-1] - sent[0] < 2 * 150 / (1800 / 60)
+
+
+def test_a_process_that_is_killed_holds_nothing(database_url: str, server: FaultServer) -> None:
+    killed, other = started(2, database_url, server.base_url, 1200, 60)
+    while server.stats()["received"] < 20:
+        time.sleep(0.05)
+    assert killed.pid
+    os.kill(killed.pid, signal.SIGKILL)
+    other.join(timeout=30)
+    assert other.exitcode == 0
+    assert_paced(moments(server), 1200)
+
+
 # One step after another -----------------------------------------------------------------------------------------------
 
 
@@ -333,9 +330,9 @@ def test_the_next_shard_of_a_process_goes_on_where_the_last_one_came_to(
     landscape: Landscape, server: FaultServer
 ) -> None:
     server.configure(max_in_flight=5, latency_ms=10)
-    first = ask(server, lambda: pace_of(landscape, ACCOUNT, Bounds(1, 64), Stop()), 300)
+    first = ask(server.base_url, lambda: pace_of(landscape, ACCOUNT, Bounds(1, 64), Stop()), 300)
     refused_first = refused(server)
-    second = ask(server, lambda: pace_of(landscape, ACCOUNT, Bounds(1, 64), Stop()), 300)
+    second = ask(server.base_url, lambda: pace_of(landscape, ACCOUNT, Bounds(1, 64), Stop()), 300)
     assert second.history()[0]["level"] == first.level.current
     assert refused(server) - refused_first < refused_first
     other = pace_of(landscape, ACCOUNT._replace(model="other"), Bounds(1, 64), Stop())
