@@ -163,14 +163,12 @@ class Pace:
 
     def told(self) -> dict[str, object]:
         """What a state's end keeps: in whole numbers, the history in short."""
-        points = list(self._points())
-        every = -(-len(points) // POINTS_IN_SHORT)
         return {
             "max": self.level.highest,
             "final": self.level.current,
             "throttled": self.level.cuts,
             "waited_ms": round(1000 * self.waited_seconds),
-            "history": [[round(1000 * at), level, why] for at, level, why in points[::-1][::every][::-1]],
+            "history": [[round(1000 * at), level, why] for at, level, why in _some_of(list(self._points()))],
         }
 
     def history(self) -> list[Mapping[str, object]]:
@@ -312,3 +310,9 @@ class Pace:
             return
         self._tokens_back += taken.tokens - prompt - completion
         self._estimate.learn(taken.body_bytes, prompt, completion)
+
+
+def _some_of(points: list[Point]) -> list[Point]:
+    """The first, the last, and some between them."""
+    count = min(len(points), POINTS_IN_SHORT)
+    return [points[number * (len(points) - 1) // max(count - 1, 1)] for number in range(count)]

@@ -50,8 +50,36 @@ def test_azures_settings_are_azures_only() -> None:
         ("ELSPETH_MAX_CONCURRENCY", "1001"),
         ("ELSPETH_MAX_CONCURRENCY", "ten"),
         ("ELSPETH_MAX_CONCURRENCY", "²"),
+        ("ELSPETH_MIN_CONCURRENCY", "0"),
+        ("ELSPETH_MIN_CONCURRENCY", "-1"),
+        ("ELSPETH_MIN_CONCURRENCY", "1001"),
+        ("ELSPETH_REQUESTS_PER_MINUTE", "0"),
+        ("ELSPETH_REQUESTS_PER_MINUTE", "-60"),
+        ("ELSPETH_REQUESTS_PER_MINUTE", "1.5"),
+        ("ELSPETH_TOKENS_PER_MINUTE", "0"),
+        ("ELSPETH_TOKENS_PER_MINUTE", "1e6"),
+        ("ELSPETH_TOKENS_PER_MINUTE", "9" * 5000),
     ],
 )
 def test_a_setting_that_can_not_be_understood_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):
         Settings.from_env({name: value})
+
+
+def test_limits_are_as_they_are_set_and_there_are_none_where_none_is() -> None:
+    settings = Settings.from_env({"ELSPETH_REQUESTS_PER_MINUTE": "500", "ELSPETH_TOKENS_PER_MINUTE": "30000"})
+    assert (settings.requests_per_minute, settings.tokens_per_minute) == (500, 30000)
+    none = Settings.from_env({"ELSPETH_REQUESTS_PER_MINUTE": ""})
+    assert (none.requests_per_minute, none.tokens_per_minute) == (None, None)
+
+
+def test_a_hosted_provider_is_asked_up_to_64_questions_at_a_time() -> None:
+    settings = Settings.from_env({"OPENAI_API_KEY": "k"})
+    assert (settings.min_concurrency, settings.max_concurrency) == (1, 64)
+
+
+def test_bounds_that_leave_nothing_between_them_are_refused_by_both_names() -> None:
+    env = {"OPENAI_API_KEY": "k", "ELSPETH_MIN_CONCURRENCY": "9", "ELSPETH_MAX_CONCURRENCY": "8"}
+    with pytest.raises(SettingsError, match=r"ELSPETH_MIN_CONCURRENCY is 9, more than ELSPETH_MAX_CONCURRENCY.*8"):
+        Settings.from_env(env)
+    assert Settings.from_env({**env, "ELSPETH_MIN_CONCURRENCY": "8"}).min_concurrency == 8

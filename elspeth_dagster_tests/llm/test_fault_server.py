@@ -7,6 +7,7 @@ import http.client
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -298,3 +299,20 @@ def test_it_starts_by_hand_on_a_free_port_and_says_which() -> None:
     connection.close()
     process.kill()  # a parent that ignores SIGTERM hands that down
     process.communicate(timeout=60)
+
+
+def test_more_at_a_time_than_it_bears_are_refused_at_once() -> None:
+    with FaultServer(max_in_flight=3, latency_ms=300, retry_after="2") as server, ThreadPoolExecutor(8) as threads:
+        statuses = [status for status, _ in threads.map(lambda n: post(server, str(n)), range(8))]
+        assert sorted(statuses) == [200] * 3 + [429] * 5
+        assert post(server)[0] == 200
+
+
+def test_more_a_second_than_it_bears_are_refused() -> None:
+    with FaultServer(requests_per_second=5, record=True) as server:
+        assert [post(server)[0] for _ in range(7)] == [200] * 5 + [429] * 2
+        time.sleep(1)
+        assert post(server)[0] == 200
+        requests = server.stats()["requests"]
+        assert requests[-1]["at"] - requests[0]["at"] > 1
+        assert [request["tokens"] > 0 for request in requests] == [True] * 5 + [False] * 2 + [True]
