@@ -19,6 +19,7 @@ from elspeth_dagster.core.errors import LandscapeError
 from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.limits import Account, Limit, Limits
+from elspeth_dagster.landscape.records import Reply
 from elspeth_dagster.llm.providers import ProviderSettings
 from elspeth_dagster.llm.wire import Wire
 from elspeth_dagster.pacing import Bounds, Pace, Taken, account_of, pace_of
@@ -27,6 +28,7 @@ from elspeth_dagster.stages.limiting import Promised
 from elspeth_dagster.stages.querying import Request
 from elspeth_dagster.stopping import Stop, Stopped
 from elspeth_dagster_tests.fault_server import FaultServer
+from elspeth_dagster_tests.landscape.sample import a_run
 from elspeth_dagster_tests.sending import ACCOUNT, ask, ask_within
 
 FINE = Exchange(200, b"")
@@ -233,15 +235,17 @@ def test_who_waits_for_a_limit_holds_no_place(landscape: Landscape) -> None:
 
 
 class Counted(Limits):
-    """Limits that count the requests of each drawing."""
+    """Limits that count the requests of each drawing, and note what is given back with it."""
 
     def __init__(self, landscape: Landscape, *limits: Limit) -> None:
         super().__init__(landscape, ACCOUNT, limits)
         self.drawings: list[int] = []
+        self.given_back: list[list[int]] = []
 
     def draw(self, wanted: Sequence[Sequence[int]], back: Sequence[int]) -> Promised:
         promised = super().draw(wanted, back)
         self.drawings.append(len(promised.waits))
+        self.given_back.append(list(back))
         return promised
 
 
@@ -269,6 +273,32 @@ def test_a_promise_that_could_not_be_used_in_time_is_drawn_anew(landscape: Lands
                 pace.leave(await task, FINE, None)
             await asyncio.gather(*tasks)
             assert sum(limits.drawings) == 18 + (18 - len(gone))
+
+    in_a_loop(work())
+
+
+def reply(prompt_tokens: int | None, completion_tokens: int | None) -> Reply:
+    [found] = [fact for fact in a_run("r1") if isinstance(fact, Reply)][:1]
+    return found._replace(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
+
+
+@pytest.mark.parametrize(
+    ("reported", "back", "next_estimate"),
+    [((60, 30), 60, 90), ((200, 130), -180, 330), ((None, 30), 0, 150), ((60, None), 0, 150), ((10**12, 9), 0, 150)],
+)
+def test_what_a_reply_reports_is_settled_and_learnt_from(
+    landscape: Landscape, reported: tuple[int | None, int | None], back: int, next_estimate: int
+) -> None:
+    async def work() -> None:
+        limits = Counted(landscape, Limit("tokens", 1_000_000))
+        async with Pace(Bounds(1, 20), Stop(), limits) as pace:
+            taken = await pace.enter(REQUEST)
+            assert taken.tokens == 150  # a quarter of its 400 bytes, and the 50 that can come
+            pace.leave(taken, FINE, reply(*reported))
+            again = await pace.enter(REQUEST)
+            assert again.tokens == next_estimate
+            pace.leave(again, FINE, None)
+        assert limits.given_back[:2] == [[0], [back]]
 
     in_a_loop(work())
 
