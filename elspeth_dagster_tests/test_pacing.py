@@ -193,6 +193,7 @@ def shared(landscape: Landscape, *limits: Limit, most: int = 64) -> Callable[[],
 
 def assert_paced(sent: list[float], per_minute: int) -> None:
     """Between any two requests there is time for those between them: so no minute sees more than the limit."""
+    assert sent
     rate, burst = per_minute / 62, max(1.0, per_minute / 62)
     for first, start in enumerate(sent):
         for last in range(first, len(sent)):

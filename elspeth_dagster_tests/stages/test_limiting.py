@@ -31,6 +31,16 @@ def test_no_minute_sees_more_requests_than_the_limit(limit: int, drawings: list[
     assert most_in_a_minute(sent) <= limit
 
 
+@pytest.mark.parametrize("limit", [1, 2, 7, 60, 61, 63, 600])
+def test_no_minute_sees_more_when_all_that_can_be_had_is_taken_and_some_is_late(limit: int) -> None:
+    bucket, sent = Bucket(limit), []
+    for tick in range(1300):
+        bucket.fill(0.1)
+        late = 0.9 * (tick // 10 % 2)
+        sent += [(tick / 10 + wait + late, 1.0) for wait in promise([bucket], [[1]] * 64).waits]
+    assert limit - 2 - limit / 20 <= most_in_a_minute(sent) <= limit
+
+
 @given(st.integers(100, 10_000), st.lists(st.tuples(st.floats(0, 5), st.integers(1, 500)), max_size=60))
 def test_no_minute_sees_more_tokens_than_the_limit_and_one_request(
     limit: int, drawings: list[tuple[float, int]]

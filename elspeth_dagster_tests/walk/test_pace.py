@@ -88,7 +88,7 @@ def test_waiting_for_a_limit_is_not_counted_against_a_questions_retries(
     sqlite_project: Project, server: FaultServer
 ) -> None:
     sqlite_project.env["ELSPETH_REQUESTS_PER_MINUTE"] = "124"
-    server.configure(first_tries={"status": 500, "times": 1})
+    server.configure(first_tries={"status": 500, "times": 1}, record=True)
     sqlite_project.declare(errors={"retry_seconds": 2})
     sqlite_project.write_rows(rows_of_texts(2))
     assert sqlite_project.run().success
