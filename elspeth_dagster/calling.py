@@ -66,8 +66,8 @@ class Inquiry:
 
     `has_blanks` tells whether any value of the row is blank. `last_call` is the call that its latest reply comes from,
     also when that was made earlier and is on record; `open_key` the idempotency key of a call to which no response has
-    come; `reply` what has come and goes on record together with what is made of it; `waited`, in
-    seconds, for the gates.
+    come; `reply` what has come and goes on record together with what is made of it; `waited` for how many seconds it
+    has waited at the gates.
     """
 
     work: BatchAtWork
