@@ -42,7 +42,7 @@ from elspeth_dagster.landscape.records import Batch, NodeState, Run, Token
 from elspeth_dagster.landscape.words import TokenKind
 from elspeth_dagster.pacing import Bounds, Pace, account_of, pace_of
 from elspeth_dagster.recalling import Lineage, Replay
-from elspeth_dagster.reporting import agreement_check, asking_metadata, output_metadata, progress_line
+from elspeth_dagster.reporting import agreement_check, asking_metadata, held_back, output_metadata, progress_line
 from elspeth_dagster.resources.llm import LLMResource
 from elspeth_dagster.resources.source import open_source
 from elspeth_dagster.running import run
@@ -159,7 +159,7 @@ def ask_batches(
         asked, pace = run(_ask(context, landscape, llm, assessment, to_ask, Launch(**shard["launch"])))
     context.log.info(progress_line(asked, pace))
     context.add_output_metadata(asking_metadata(asked, pace))
-    return _reference(context, shard=shard["shard"], **asdict(asked))
+    return _reference(context, shard=shard["shard"], **asdict(asked), **held_back(pace))
 
 
 @dg.op(

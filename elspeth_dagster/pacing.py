@@ -121,6 +121,7 @@ class Pace:
         self._failure: LandscapeError | None = None
         self._drawing: asyncio.Task[None] | None = None
         self._next_drawing = self._began
+        self._is_short = False
         self._requests_back = self._tokens_back = 0
         self._timer: asyncio.TimerHandle | None = None
         self._held_since: float | None = None
@@ -250,8 +251,9 @@ class Pace:
         self._timer = asyncio.get_running_loop().call_later(wait, self._let_in)
 
     def _reckon_held(self, moment: float) -> None:
-        """Count the time in which somebody waits for something else than a place."""
-        is_held = bool(self._waiting) and (moment < self.level.held_until or self.level.room(moment) > 0)
+        """Count the time in which somebody waits since the provider asked to, or since a limit is used up."""
+        is_used_up = self._is_short and self.level.room(moment) > 0
+        is_held = bool(self._waiting) and (is_used_up or moment < self.level.held_until)
         if is_held and self._held_since is None:
             self._held_since = moment
         elif not is_held and self._held_since is not None:
@@ -278,9 +280,10 @@ class Pace:
         needs = [self._by_unit(1, one.tokens) for one in wanted]
         try:
             promised = await asyncio.to_thread(self._limits.draw, needs, back)
-        except LandscapeError as error:
-            self._failure = error
-            self._refuse_all(error)
+        except Exception as error:  # whatever it is, who waits must learn it
+            told = f"the limits per minute can't be shared: {error}"
+            self._failure = error if isinstance(error, LandscapeError) else LandscapeError(told)
+            self._refuse_all(self._failure)
             return
         finally:
             self._drawing = None
@@ -289,6 +292,7 @@ class Pace:
             one.due = moment + wait
             if one.number.done():
                 self._take_back(one)
+        self._is_short = promised.come_again > 0 or any(promised.waits)
         self._next_drawing = moment + min(max(DRAWING_SECONDS, promised.come_again), ASK_AGAIN_SECONDS)
         self._let_in()
 

@@ -12,6 +12,7 @@ from elspeth_dagster.pacing import Pace
 
 SPENT = ("reused", "calls", "retries", "repairs", "prompt_tokens", "completion_tokens")
 SUMMED = (*SPENT, "cost_nanousd", "unpriced_calls")
+HELD_BACK = ("throttled", "waited_seconds")
 NANO = 1e9
 
 
@@ -41,12 +42,18 @@ def asking_metadata(counts: Counts, pace: Pace | None = None) -> dict[str, Any]:
     return done if pace is None else {**done, **_paced(pace)}
 
 
+def held_back(pace: Pace | None) -> dict[str, Any]:
+    """How often the provider refused, and for how long limits or the provider held the step back."""
+    if pace is None:
+        return dict.fromkeys(HELD_BACK, 0)
+    return {"throttled": pace.level.cuts, "waited_seconds": round(pace.waited_seconds, 3)}
+
+
 def _paced(pace: Pace) -> dict[str, Any]:
     return {
+        **held_back(pace),
         "concurrency_max": pace.level.highest,
         "concurrency_final": pace.level.current,
-        "throttled": pace.level.cuts,
-        "waited_seconds": round(pace.waited_seconds, 3),
         "concurrency_history": dg.MetadataValue.json(pace.history()),
     }
 
@@ -79,6 +86,7 @@ def output_metadata(
 ) -> dict[str, dict[str, Any]]:
     """The metadata of each of the four outputs."""
     total = {name: sum(shard[name] for shard in asked) for name in SUMMED}
+    held = {name: sum(shard[name] for shard in asked) for name in HELD_BACK}
     explain = dg.MetadataValue.md(f"`elspeth-dagster explain {run_id} --row KEY`")
     rows = {
         "rows": manifest["rows"],
@@ -88,7 +96,7 @@ def output_metadata(
         "failed": fates.get("failed", 0),
     }
     return {
-        "results": {**rows, **_spent(total), "explain": explain},
+        "results": {**rows, **_spent(total), **held, "explain": explain},
         "answers": {**_spent(total)},
         "failures": {"failed": rows["failed"]},
         "rejections": {"rejected": rows["rejected"]},

@@ -40,6 +40,9 @@ def test_a_step_tells_at_what_level_it_settled(sqlite_project: Project, server: 
     [told] = metadata_of_asking(result)
     assert told["throttled"] > 0 and told["concurrency_final"] <= 12
     assert told["concurrency_max"] >= 20 and told["retries"] == server.stats()["outcomes"]["429"]
+    made = [event.step_materialization_data.materialization for event in result.get_asset_materialization_events()]
+    [results] = [one.metadata for one in made if one.asset_key.path[-1] == "results"]
+    assert (results["throttled"].value, results["waited_seconds"].value) == (told["throttled"], told["waited_seconds"])
     history = told["concurrency_history"]
     assert history[0] == {"seconds": 0, "level": 20, "why": "start"} and history[-1]["why"].startswith("429")
     first, last = paces(sqlite_project)
