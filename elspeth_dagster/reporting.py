@@ -30,10 +30,8 @@ def progress_line(counts: Counts, pace: Pace | None = None) -> str:
 def _slowed(pace: Pace | None) -> str:
     if pace is None or not (pace.level.cuts or pace.waited_seconds >= 1):
         return ""
-    return (
-        f", {pace.level.current} at a time (throttled {pace.level.cuts} times, "
-        f"held back for {pace.waited_seconds:.0f} seconds)"
-    )
+    held = f", held back for {pace.waited_seconds:.0f} s" if pace.waited_seconds >= 1 else ""
+    return f", {pace.level.current} requests at a time (cut: {pace.level.cuts}{held})"
 
 
 def asking_metadata(counts: Counts, pace: Pace | None = None) -> dict[str, Any]:

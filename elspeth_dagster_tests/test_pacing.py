@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from elspeth_dagster.core.errors import LandscapeError
+from elspeth_dagster.counting import Counts
 from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.limits import Account, Limit, Limits
@@ -23,6 +24,7 @@ from elspeth_dagster.landscape.records import Reply
 from elspeth_dagster.llm.providers import ProviderSettings
 from elspeth_dagster.llm.wire import Wire
 from elspeth_dagster.pacing import Bounds, Pace, Taken, account_of, pace_of
+from elspeth_dagster.reporting import progress_line
 from elspeth_dagster.stages.calling import ErrorClass, Exchange
 from elspeth_dagster.stages.limiting import Promised
 from elspeth_dagster.stages.querying import Request
@@ -401,3 +403,16 @@ def test_what_a_state_keeps_is_short_and_in_whole_numbers() -> None:
     assert len(json.dumps(told)) < 1000
     assert isinstance(told["history"], list) and len(told["history"]) <= 20
     assert all(isinstance(told[name], int) for name in ("max", "final", "throttled", "waited_ms"))
+
+
+def test_the_progress_line_tells_the_level_once_it_was_cut() -> None:
+    async def work() -> None:
+        pace = Pace(Bounds(1, 64), Stop())
+        assert "at a time" not in progress_line(Counts(), pace)
+        refusal = Exchange(429, b"", {"retry-after": "1.2"}, ErrorClass.RATE_LIMITED)
+        pace.leave(await pace.enter(REQUEST), refusal, None)
+        assert progress_line(Counts(), pace).endswith(", 14 requests at a time (cut: 1)")
+        pace.leave(await pace.enter(REQUEST), FINE, None)
+        assert progress_line(Counts(), pace).endswith(", 14 requests at a time (cut: 1, held back for 1 s)")
+
+    in_a_loop(work())
