@@ -357,12 +357,15 @@ def test_a_process_that_is_killed_holds_nothing(database_url: str, server: Fault
     assert_paced(moments(server), 1200)
 
 
-def test_whatever_goes_wrong_with_a_limit_who_waits_learns_it(landscape: Landscape) -> None:
+def test_whatever_goes_wrong_with_a_limit_who_waits_learns_it(sqlite_url: str) -> None:
+    def broken() -> int:
+        raise OSError("no such clock")
+
     async def work() -> None:
-        limits = Limits(landscape, ACCOUNT._replace(model="no\0name"), [Limit("requests", 10)])
-        async with Pace(Bounds(1, 20), Stop(), limits) as pace:
-            with pytest.raises(LandscapeError, match="limits per minute can't be shared"):
-                await pace.enter(REQUEST)
+        with Landscape.open(sqlite_url) as landscape:
+            async with Pace(Bounds(1, 20), Stop(), Limits(landscape, ACCOUNT, [Limit("requests", 10)], broken)) as pace:
+                with pytest.raises(LandscapeError, match="limits per minute can't be shared: no such clock"):
+                    await pace.enter(REQUEST)
 
     in_a_loop(work())
 
