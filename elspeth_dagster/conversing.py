@@ -71,6 +71,7 @@ class Conversation:
             payload = Payload.of(canonical_json(await self._values(inquiry)))
             decided = payload, _accepted(inquiry, payload.ref)
         except Refused as refused:
+            inquiry.refusal = str(refused.reason)
             decided = (_refused(inquiry, refused),)
         except Exception:
             await self._landscape.record(*inquiry.take_reply())
@@ -131,7 +132,7 @@ class Conversation:
         return await self._ask(self._caller, inquiry, put, cause)
 
     async def _ask(self, caller: Caller, inquiry: Inquiry, put: Request, cause: Cause) -> Completion:
-        give_up = time.monotonic() + self._spec.errors.retry_seconds
+        give_up = time.monotonic() + self._spec.errors.retry_seconds - inquiry.waited
         tries = 0
         while True:
             exchange, completion = await caller.call(inquiry, put, cause)
@@ -140,7 +141,8 @@ class Conversation:
                 return completion
             tries += 1
             wait = retry_delay(tries, retry_after_seconds(exchange.headers, now()), random.random())
-            if not self._worth_retrying(caller, exchange) or time.monotonic() + wait > give_up:
+            is_late = time.monotonic() + wait > give_up + inquiry.waited and not caller.is_held_up
+            if not self._worth_retrying(caller, exchange) or is_late:
                 raise Refused(exchange.error, exchange.detail)
             await caller.pause(wait)
             cause = Cause.RETRY

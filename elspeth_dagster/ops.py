@@ -17,15 +17,25 @@ import sqlalchemy as sa
 from elspeth_dagster.admitting import admit
 from elspeth_dagster.aggregating import flush_batches
 from elspeth_dagster.asking import Desk
-from elspeth_dagster.calling import Caller
+from elspeth_dagster.breaking import Breaker
+from elspeth_dagster.budgeting import budget_of
+from elspeth_dagster.calling import Caller, Gate, Inquiry
 from elspeth_dagster.collecting import Collector, some_of
 from elspeth_dagster.comparing import Comparison
 from elspeth_dagster.conversing import Conversation
 from elspeth_dagster.core.assessment import Assessment
-from elspeth_dagster.core.errors import ElspethError, LandscapeError, NotOnRecordError, SettingsError
+from elspeth_dagster.core.errors import (
+    ElspethError,
+    LandscapeError,
+    LimitError,
+    NotOnRecordError,
+    ProviderError,
+    SettingsError,
+)
 from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.core.launch import Launch
 from elspeth_dagster.counting import Counts
+from elspeth_dagster.failing import Failures
 from elspeth_dagster.identity import (
     VERIFICATION,
     assessment_name,
@@ -35,11 +45,12 @@ from elspeth_dagster.identity import (
     node_id,
     partition_keys,
 )
-from elspeth_dagster.landscape import batches, rows, runs, states
+from elspeth_dagster.landscape import answers, batches, rows, runs, states
 from elspeth_dagster.landscape.batches import Member
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Batch, NodeState, Run, Token
 from elspeth_dagster.landscape.words import TokenKind
+from elspeth_dagster.llm.prices import listing_of
 from elspeth_dagster.recalling import Lineage, Replay
 from elspeth_dagster.reporting import agreement_check, asking_metadata, output_metadata, progress_line
 from elspeth_dagster.resources.llm import LLMResource
@@ -134,7 +145,8 @@ def aggregate_rows(
     context.log.info(f"{admitted['rows']} rows in {len(flushed)} batches, asked in {len(keys)} steps")
     launch = admitted["launch"]
     for key in keys:
-        yield dg.DynamicOutput(_reference(context, shard=key, launch=launch), mapping_key=key, output_name="shards")
+        shard = _reference(context, shard=key, rows=admitted["rows"], launch=launch)
+        yield dg.DynamicOutput(shard, mapping_key=key, output_name="shards")
     yield dg.Output(_reference(context, shards=keys, **_counts(admitted), launch=launch), "manifest")
 
 
@@ -155,7 +167,8 @@ def ask_batches(
         with landscape.read() as connection:
             aggregated_by = node_id(assessment.spec.name, "aggregate_rows")
             to_ask = batches.of_shard(connection, context.run_id, aggregated_by, shard["shard"])
-        asked = run(_ask(context, landscape, llm, assessment, to_ask, Launch(**shard["launch"])))
+        with _what_is_left_told(context, landscape, assessment, shard["rows"]):
+            asked = run(_ask(context, landscape, llm, assessment, to_ask, shard))
     context.log.info(progress_line(asked))
     context.add_output_metadata(asking_metadata(asked))
     return _reference(context, shard=shard["shard"], **asdict(asked))
@@ -385,13 +398,45 @@ async def _ask(
     llm: LLMResource,
     assessment: Assessment,
     to_ask: list[Batch],
-    launch: Launch,
+    shard: Reference,
 ) -> Counts:
-    stop, asked = Stop(), questions(assessment)
+    stop, asked, launch = Stop(), questions(assessment), Launch(**shard["launch"])
+    failures = _failures(context, landscape, assessment, shard["rows"]) if launch.mode == "ask" else []
     with asked_by_signals(stop.ask):
-        async with _conversation(context, landscape, llm, assessment, launch, stop) as conversation:
-            desk = _desk(context, landscape, llm, conversation, stop, lambda member: asked, len(asked))
+        async with _conversation(context, landscape, llm, assessment, launch, stop, failures) as conversation:
+            desk = _desk(
+                context, landscape, llm, conversation, stop, lambda member: asked, len(asked), _noting(failures)
+            )
             return await desk.ask(to_ask, execution(context))
+
+
+def _failures(
+    context: dg.OpExecutionContext, landscape: Landscape, assessment: Assessment, row_count: int
+) -> list[Failures]:
+    most = assessment.spec.errors.max_failures
+    return [] if most is None else [Failures(landscape, execution(context), most, row_count)]
+
+
+def _noting(failures: Sequence[Failures]) -> Callable[[Inquiry], None]:
+    def note(inquiry: Inquiry) -> None:
+        for one in failures:
+            one.note(inquiry)
+
+    return note
+
+
+@contextmanager
+def _what_is_left_told(
+    context: dg.OpExecutionContext, landscape: Landscape, assessment: Assessment, row_count: int
+) -> Iterator[None]:
+    """A run that goes no further says how much it leaves."""
+    try:
+        yield
+    except LimitError as error:
+        planned, here = row_count * len(questions(assessment)), execution(context)
+        with landscape.read() as connection:
+            left = planned - answers.settled(connection, here.run_id, here.node_id)
+        raise type(error)(f"{error} {left} of {planned} questions are left.") from error
 
 
 @asynccontextmanager
@@ -402,6 +447,7 @@ async def _conversation(
     assessment: Assessment,
     launch: Launch,
     stop: Stop,
+    failures: Sequence[Failures],
 ) -> AsyncIterator[Conversation]:
     """With the provider; in a replay with the record alone."""
     if launch.mode == "replay":
@@ -411,7 +457,7 @@ async def _conversation(
         yield Conversation(landscape, assessment, record.provider, record, None)
     else:
         memory = _lineage(context, landscape, llm, assessment, launch)
-        async with _calling(landscape, llm, assessment, stop) as caller:
+        async with _calling(context, landscape, llm, assessment, stop, failures) as caller:
             yield Conversation(landscape, assessment, llm.provider, memory, caller)
 
 
@@ -425,7 +471,7 @@ async def _ask_again(
     stop, assessment = Stop(), verification.assessment
     memory = _lineage(context, landscape, llm, assessment, Launch())
     with asked_by_signals(stop.ask):
-        async with _calling(landscape, llm, assessment, stop) as caller:
+        async with _calling(context, landscape, llm, assessment, stop) as caller:
             conversation = AskingAgain(verification, landscape, assessment, llm.provider, memory, caller)
             a_row = len(questions(assessment))
             desk = _desk(context, landscape, llm, conversation, stop, verification.questions_of, a_row)
@@ -442,12 +488,30 @@ def _lineage(
 
 
 @asynccontextmanager
-async def _calling(landscape: Landscape, llm: LLMResource, assessment: Assessment, stop: Stop) -> AsyncIterator[Caller]:
-    model = assessment.spec.llm.model_name
-    async with llm.wire(model) as wire:
-        caller = Caller(landscape, wire, llm.provider, model, stop)
+async def _calling(
+    context: dg.OpExecutionContext,
+    landscape: Landscape,
+    llm: LLMResource,
+    assessment: Assessment,
+    stop: Stop,
+    more_gates: Sequence[Gate] = (),
+) -> AsyncIterator[Caller]:
+    spec, here, model = assessment.spec, execution(context), assessment.spec.llm.model_name
+    _check_not_given_up(landscape, here)
+    breaker = Breaker(llm.provider, spec.errors.retry_seconds, stop)
+    async with budget_of(landscape, spec, llm.provider, here, stop) as budget, llm.wire(model) as wire:
+        gates = [breaker, *more_gates, *budget]
+        caller = Caller(landscape, wire, llm.provider, model, stop, gates, listing_of(spec.llm.price))
         await caller.begin()
         yield caller
+
+
+def _check_not_given_up(landscape: Landscape, here: states.Execution) -> None:
+    """What one step of a run has learnt about the provider, the next one need not learn again."""
+    with landscape.read() as connection:
+        why = states.gave_up(connection, here)
+    if why is not None:
+        raise ProviderError(f"Another step of this run has given the provider up, so nothing is sent: {why}")
 
 
 def _desk(
@@ -458,6 +522,7 @@ def _desk(
     stop: Stop,
     questions_of: Callable[[Member], Sequence[Question]],
     questions_a_row: int,
+    note_refusal: Callable[[Inquiry], None] = lambda inquiry: None,
 ) -> Desk:
     return Desk(
         landscape,
@@ -467,5 +532,6 @@ def _desk(
         questions_a_row=questions_a_row,
         max_concurrency=llm.max_concurrency,
         grace_seconds=llm.grace_seconds,
+        note_refusal=note_refusal,
         report=lambda counts: context.log.info(progress_line(counts)),
     )

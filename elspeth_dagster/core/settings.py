@@ -5,6 +5,7 @@ ELSPETH_LLM               openai, azure or local; default: by what is set, else 
 OPENAI_API_KEY            OPENAI_BASE_URL, for openai; OPENAI_BASE_URL alone is a server without a key: local
 AZURE_OPENAI_API_KEY      AZURE_OPENAI_ENDPOINT, OPENAI_API_VERSION, for azure
 ELSPETH_MAX_CONCURRENCY   how many requests of a step are in flight; default 8, for local 1
+ELSPETH_PRICES            a YAML or JSON file: what models and deployments cost where no list price holds
 ELSPETH_FINGERPRINT_KEY   key of the HMAC that stands for a credential on record
 """
 
@@ -38,6 +39,7 @@ class Settings:
     azure_endpoint: str | None
     api_version: str | None
     max_concurrency: int
+    prices_path: str | None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -52,6 +54,7 @@ class Settings:
             azure_endpoint=env.get("AZURE_OPENAI_ENDPOINT") if provider == "azure" else None,
             api_version=env.get("OPENAI_API_VERSION") if provider == "azure" else None,
             max_concurrency=_max_concurrency(env, DEFAULT_CONCURRENCY[provider]),
+            prices_path=env.get("ELSPETH_PRICES") or None,
         )
 
 
