@@ -58,7 +58,7 @@ class Breaker:
         self._in_flight -= 1
         self._probing -= is_probe
         if exchange is not None:
-            self._learn(question, exchange)
+            self._learn(question, exchange, is_probe=is_probe)
         self._changed.set()
 
     def _lets_pass(self) -> bool:
@@ -70,7 +70,7 @@ class Breaker:
             raise Stopped
         return False
 
-    def _learn(self, question: str, exchange: Exchange) -> None:
+    def _learn(self, question: str, exchange: Exchange, *, is_probe: bool) -> None:
         error = exchange.error
         is_gone = error is ErrorClass.UNREACHABLE and self._is_reached
         if is_fatal(error) and not is_gone:
@@ -80,9 +80,9 @@ class Breaker:
         if error is None or not (is_transient(error) or is_gone):
             self._health.answered(well=error is None)
             return
-        wait = retry_after_seconds(exchange.headers, now())
-        self._health.failed(question, _told(exchange), time.monotonic(), wait or 0.0)
-        if self._health.is_hopeless(time.monotonic(), self._retry_seconds):
+        wait, instant = retry_after_seconds(exchange.headers, now()) or 0.0, time.monotonic()
+        self._health.failed(question, _told(exchange), instant, is_probe=is_probe, retry_after=wait)
+        if self._health.is_hopeless(instant, self._retry_seconds):
             self._given_up = ProviderError(self._what_it_saw())
 
     def _what_it_saw(self) -> str:

@@ -81,7 +81,7 @@ class Budget:
             self._before = budgets.spent_before(connection, execution.run_id, execution.node_id)
         self._check_told(self._before.unbounded + spent.unbounded)
         self._granted = self._spent = Spent(spent.nanousd, spent.calls)
-        self._reserved = NOTHING
+        self._reserved, self._is_holding = NOTHING, False
         self._settled = asyncio.Event()
         self._drawing = asyncio.Lock()
         self._dry_until = 0.0
@@ -155,12 +155,13 @@ class Budget:
 
     async def _draw(self, bound: int) -> None:
         in_flight = self._reserved.calls > 0
-        if not in_flight and self._granted != self._spent:
-            self._granted = self._spent
+        if not in_flight and self._is_holding:
+            self._granted, self._is_holding = self._spent, False
             await asyncio.to_thread(budgets.give_back, self._landscape, self._execution, self._holder, self._spent)
         share = await asyncio.to_thread(self._drawn, bound)
         self._granted = share.granted
         if self._can(bound):
+            self._is_holding = True
             return
         self._dry_until = time.monotonic() + TICK_SECONDS
         if not in_flight and not self._are_at_work(share.others):

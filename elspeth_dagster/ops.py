@@ -291,6 +291,8 @@ def _plain_errors(context: dg.OpExecutionContext, landscape: Landscape) -> Itera
     """What a user can do something about, said in a sentence. A run that was ended meanwhile is told by whom."""
     try:
         yield
+    except LimitError as error:  # its own states are interrupted: nobody else took over
+        raise dg.Failure(str(error), allow_retries=False) from error
     except ElspethError as error:
         end, is_overtaken = None, False
         with suppress(LandscapeError), landscape.read() as connection:  # which may be what failed

@@ -93,7 +93,7 @@ def refusals(
     counts = connection.execute(_refused(counted, run_id, node_id, but).order_by(sa.desc("n"), answers.c.reason))
     some = _refused(found, run_id, node_id, but)
     some = some.join(tokens, tokens.c.token_id == answers.c.token_id).join(rows, rows.c.row_id == tokens.c.row_id)
-    return dict(counts.tuples().all()), [FailedRow(*row) for row in connection.execute(some)]
+    return {row.reason: row.n for row in counts}, [FailedRow(*row) for row in connection.execute(some)]
 
 
 def _refused(selected: sa.Select[Any], run_id: str, node_id: str, but: Iterable[str]) -> sa.Select[Any]:

@@ -54,7 +54,7 @@ def spent_by_step(connection: sa.Connection, execution: Execution) -> Spent:
 
 
 def _spent(connection: sa.Connection, *of_states: sa.ColumnElement[bool]) -> Spent:
-    unpaid = replies.c.error_class.in_(UNPAID) | replies.c.http_status.not_between(*PAID_STATUSES)
+    unpaid = replies.c.error_class.in_(UNPAID) | ~replies.c.http_status.between(*PAID_STATUSES)
     costs = sa.case(
         (replies.c.cost_nanousd.is_not(None), replies.c.cost_nanousd), (unpaid, 0), else_=calls.c.bound_nanousd
     )
@@ -87,7 +87,7 @@ def begin(landscape: Landscape, execution: Execution, holder: str) -> Spent:
 def _row(execution: Execution, holder: str, spent: Spent) -> dict[str, Any]:
     step = {name: getattr(execution, name) for name in OF_STEP}
     granted = {"granted_nanousd": spent.nanousd, "granted_calls": spent.calls}
-    return {**step, "holder": holder, **granted, "is_holding": 1, "beats": 0}
+    return {**step, "holder": holder, **granted, "is_holding": 0, "beats": 0}
 
 
 def draw(

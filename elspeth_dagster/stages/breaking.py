@@ -46,7 +46,7 @@ class Health:
         self.failures.clear()
         self.probes = 0
 
-    def failed(self, question: str, error: str, now: float, retry_after: float = 0.0) -> None:
+    def failed(self, question: str, error: str, now: float, *, is_probe: bool, retry_after: float = 0.0) -> None:
         """A try failed by no fault of the request; the provider may have said how long to wait."""
         if not self.failures:
             self.failing_since = now
@@ -54,8 +54,8 @@ class Health:
         self.failures[error] += 1
         if question not in self.suspects:
             self.failing.add(question)
-        if self.is_shut:
-            self.probes += was_shut
+        self.probes += is_probe
+        if self.is_shut and (is_probe or not was_shut):
             pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(self.probes, 16))
             self.next_probe = now + max(retry_after, pause)
 
