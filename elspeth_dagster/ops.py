@@ -35,6 +35,7 @@ from elspeth_dagster.core.errors import (
 from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.core.launch import Launch
 from elspeth_dagster.counting import Counts
+from elspeth_dagster.estimating import Deployment, Estimate, estimate, load_of_slice
 from elspeth_dagster.failing import Failures
 from elspeth_dagster.identity import (
     VERIFICATION,
@@ -45,7 +46,7 @@ from elspeth_dagster.identity import (
     node_id,
     partition_keys,
 )
-from elspeth_dagster.landscape import answers, batches, rows, runs, states
+from elspeth_dagster.landscape import answers, batches, experience, rows, runs, states
 from elspeth_dagster.landscape.batches import Member
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Batch, NodeState, Run, Token
@@ -133,7 +134,7 @@ def admit_frame(
     description="Groups the rows into batches by the declared triggers, and the batches into shards, one per step.",
 )
 def aggregate_rows(
-    context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape], admitted: Reference
+    context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape], llm: LLMResource, admitted: Reference
 ) -> Iterator[dg.DynamicOutput[Reference] | dg.Output[Reference]]:
     with _plain_errors(context, landscape):
         _check_own_run(context, landscape, admitted)
@@ -141,8 +142,10 @@ def aggregate_rows(
         with states.held(landscape, execution(context), _slice_token(context, landscape)) as (_, counts):
             flushed = list(flush_batches(landscape, context.run_id, assessment, admitted["rows"]))
             counts.update(batches=len(flushed), shards=len({batch.shard for batch in flushed}))
-    keys = sorted({batch.shard for batch in flushed})
+        keys = sorted({batch.shard for batch in flushed})
+        estimated = _estimate(context, landscape, llm, assessment, admitted["rows"])
     context.log.info(f"{admitted['rows']} rows in {len(flushed)} batches, asked in {len(keys)} steps")
+    context.log.info(f"Before retries, repairs and what is on record already: {estimated.line()}")
     launch = admitted["launch"]
     for key in keys:
         shard = _reference(context, shard=key, rows=admitted["rows"], launch=launch)
@@ -170,7 +173,7 @@ def ask_batches(
         with _what_is_left_told(context, landscape, assessment, shard["rows"]):
             asked = run(_ask(context, landscape, llm, assessment, to_ask, shard))
     context.log.info(progress_line(asked))
-    context.add_output_metadata(asking_metadata(asked))
+    context.add_output_metadata(asking_metadata(asked, landscape, execution(context)))
     return _reference(context, shard=shard["shard"], **asdict(asked))
 
 
@@ -244,7 +247,8 @@ def verify_answers(
             asked = run(_ask_again(context, landscape, llm, verification, verification.draw(config["sample"])))
             comparison = Comparison(landscape, context.run_id, here, questions(assessment))
             table = comparison.table(verification.sampled, state)
-            yield dg.Output(table, "verification", metadata={**asking_metadata(asked), "of_run": verified.run_id})
+            facts = asking_metadata(asked, landscape, execution(context))
+            yield dg.Output(table, "verification", metadata={**facts, "of_run": verified.run_id})
             yield agreement_check(assessment.spec.name, comparison, config["min_agreement"])
             counts.update({**asdict(asked), **comparison.numbers, "of_run": verified.run_id})
             landscape.write(*verification.fates(state))
@@ -410,6 +414,16 @@ async def _ask(
                 context, landscape, llm, conversation, stop, lambda member: asked, len(asked), _noting(failures)
             )
             return await desk.ask(to_ask, execution(context))
+
+
+def _estimate(
+    context: dg.OpExecutionContext, landscape: Landscape, llm: LLMResource, assessment: Assessment, row_count: int
+) -> Estimate:
+    deployment = Deployment(llm.provider, llm.max_concurrency)
+    load = load_of_slice(landscape, assessment, context.run_id, row_count, deployment)
+    with landscape.read() as connection:
+        learnt = experience.of(connection, assessment.spec.name, assessment.spec.llm.model_name)
+    return estimate(assessment, load, learnt, deployment)
 
 
 def _failures(

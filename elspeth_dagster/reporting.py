@@ -7,7 +7,9 @@ import dagster as dg
 
 from elspeth_dagster.comparing import Comparison
 from elspeth_dagster.counting import Counts
+from elspeth_dagster.landscape.costs import CostLine, costs, total
 from elspeth_dagster.landscape.ledger import Landscape
+from elspeth_dagster.landscape.states import Execution
 
 SPENT = ("reused", "calls", "retries", "repairs", "prompt_tokens", "completion_tokens")
 SUMMED = (*SPENT, "cost_nanousd", "unpriced_calls")
@@ -25,15 +27,49 @@ def progress_line(counts: Counts) -> str:
     )
 
 
-def asking_metadata(counts: Counts) -> dict[str, Any]:
-    """A shard's numbers."""
-    return {**_spent(counts.__dict__), "questions": counts.questions, "refused": counts.refused}
+def asking_metadata(counts: Counts, landscape: Landscape, here: Execution) -> dict[str, Any]:
+    """A step's numbers."""
+    with landscape.read() as connection:
+        lines = costs(connection, here.run_id, node_id=here.node_id, step_key=here.step_key)
+    return {
+        **_spent(counts.__dict__),
+        **_money(lines),
+        "questions": counts.questions,
+        "refused": counts.refused,
+    }
 
 
 def _spent(total: Mapping[str, int]) -> dict[str, Any]:
     plain = {name: total[name] for name in SPENT}
     known = total["unpriced_calls"] == 0
     return {**plain, "cost_usd": total["cost_nanousd"] / NANO} if known else plain
+
+
+def _money(lines: Sequence[CostLine]) -> dict[str, Any]:
+    """What reuse saved, and what was spent by question and model."""
+    saved = total(lines)["saved_nanousd"] or 0
+    return {"saved_usd": saved / NANO, "costs": dg.MetadataValue.md(_cost_table(lines))}
+
+
+def _cost_table(lines: Sequence[CostLine]) -> str:
+    head = "| question | model | calls | cost USD | reused | saved USD |\n|---|---|--:|--:|--:|--:|"
+    shown = (
+        f"| {_in_a_cell(line.question)} | {_in_a_cell(line.model)} | {line.calls} | {_cost_in_words(line)} "
+        f"| {line.reused} | {(line.saved_nanousd or 0) / NANO:.6f} |"
+        for line in lines
+    )
+    return "\n".join([head, *shown])
+
+
+def _cost_in_words(line: CostLine) -> str:
+    known = f"{(line.cost_nanousd or 0) / NANO:.6f}"
+    lacking = line.unpriced_calls + line.unknown
+    return f"{known} + {lacking} not known" if lacking else known
+
+
+def _in_a_cell(text: str | None) -> str:
+    """A name, which a provider may have made up, as a cell of a table can hold it."""
+    return "".join(char if char.isalnum() or char in " -_.:/@" else "?" for char in text or "")
 
 
 def agreement_check(assessment: str, comparison: Comparison, least: float) -> dg.AssetCheckResult:
@@ -57,7 +93,9 @@ def output_metadata(
     fates: Mapping[str, object],
 ) -> dict[str, dict[str, Any]]:
     """The metadata of each of the four outputs."""
-    total = {name: sum(shard[name] for shard in asked) for name in SUMMED}
+    with landscape.read() as connection:
+        lines = costs(connection, run_id, node_id=f"{assessment}.ask_batches")
+    spent = {**_spent({name: sum(shard[name] for shard in asked) for name in SUMMED}), **_money(lines)}
     explain = dg.MetadataValue.md(f"`elspeth-dagster explain {run_id} --row KEY`")
     rows = {
         "rows": manifest["rows"],
@@ -67,8 +105,8 @@ def output_metadata(
         "failed": fates.get("failed", 0),
     }
     return {
-        "results": {**rows, **_spent(total), "explain": explain},
-        "answers": {**_spent(total)},
+        "results": {**rows, **spent, "explain": explain},
+        "answers": spent,
         "failures": {"failed": rows["failed"]},
         "rejections": {"rejected": rows["rejected"]},
     }

@@ -1,20 +1,11 @@
-"""What an assessment's model costs in this deployment, and whether its budget can be kept at all.
-
-A deployment's price becomes part of the assessment's configuration, so that the record says by which price a call was
-counted.
-"""
+"""Whether a budget can be kept at all in this deployment: known before a run, by its provider and its prices."""
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
-
-import yaml
-from pydantic import ValidationError
 
 from elspeth_dagster.core.assessment import Assessment
-from elspeth_dagster.core.errors import SettingsError
 from elspeth_dagster.core.settings import ProviderName, Settings
-from elspeth_dagster.core.spec import AssessmentSpec, PriceList, Problem
+from elspeth_dagster.core.spec import Problem
 from elspeth_dagster.stages.estimating import cheapest_request
 
 MAX_COST = ("budget", "max_cost_usd")
@@ -24,30 +15,6 @@ NANO = 10**9
 def deployment_settings() -> Settings:
     """The environment's settings: a budget is judged by the provider that they name."""
     return Settings.from_env(os.environ)
-
-
-def with_deployment_price(spec: AssessmentSpec, prices_path: str | None) -> AssessmentSpec:
-    """The spec with the deployment's price for its model, where it declares none itself.
-
-    Raises SettingsError when the price list can't be read.
-    """
-    if prices_path is None:
-        return spec
-    price = _price_list(Path(prices_path)).root.get(spec.llm.model_name)
-    if spec.llm.price is not None or price is None:
-        return spec
-    return spec.model_copy(update={"llm": spec.llm.model_copy(update={"price": price})})
-
-
-def _price_list(path: Path) -> PriceList:
-    try:
-        return PriceList.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
-        raise SettingsError(f"ELSPETH_PRICES: {path}, {where}: {first['msg']}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"ELSPETH_PRICES: {path} can't be read: {' '.join(str(error).split())}") from None
 
 
 def budget_problems(assessment: Assessment, provider: ProviderName) -> Iterator[Problem]:

@@ -9,13 +9,14 @@ import dagster as dg
 from dagster._core.definitions.utils import is_valid_name
 from pydantic import BaseModel
 
-from elspeth_dagster.components.affording import budget_problems, deployment_settings, with_deployment_price
+from elspeth_dagster.components.affording import budget_problems, deployment_settings
 from elspeth_dagster.components.declaring import Attributes, declared_spec
 from elspeth_dagster.components.ending import run_ends_sensor
 from elspeth_dagster.components.pointing import Place
 from elspeth_dagster.components.scaffolding import StarterScaffolder
 from elspeth_dagster.components.scheduling import assessment_schedule, schedule_problems
 from elspeth_dagster.core.assessment import Assessment
+from elspeth_dagster.core.pricing import with_deployment_price
 from elspeth_dagster.core.spec import AssessmentSpec, PartitionsSpec, Problem
 from elspeth_dagster.graphs import ASSETS, assessment_graph, verification_graph
 from elspeth_dagster.identity import VERIFICATION
