@@ -15,7 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from elspeth_dagster.core.errors import LandscapeError, SchemaVersionError
-from elspeth_dagster.landscape import guards, migrations, schema
+from elspeth_dagster.landscape import guards, migrations, operating, schema
 from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.schema import metadata
 from elspeth_dagster.landscape.writing import insert
@@ -33,6 +33,7 @@ SELECT table_name, column_name, ordinal_position, data_type, is_nullable, column
 FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'landscape_version'
 """
 INDEXES = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'landscape_version'"
+ALL = (metadata, operating.metadata)
 COMMENTS = "SELECT relname, obj_description(oid) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
 
 
@@ -40,7 +41,7 @@ def differences(database: Database) -> list[Any]:
     """How the database's tables differ from those that the code declares, as alembic sees it."""
     ours = {"include_name": lambda name, kind, _: not (kind == "table" and name == migrations.VERSION_TABLE)}
     with database.read() as connection:
-        return list(compare_metadata(MigrationContext.configure(connection, opts=ours), metadata))
+        return list(compare_metadata(MigrationContext.configure(connection, opts=ours), ALL))
 
 
 def catalogue(connection: sa.Connection) -> set[tuple[object, ...]]:
@@ -93,7 +94,8 @@ def test_a_new_database_has_every_constraint_that_the_code_declares(empty_url: s
             migrated = catalogue(connection)
         with database.write() as connection:
             drop_all(connection)
-            metadata.create_all(connection)
+            for tables in ALL:
+                tables.create_all(connection)
             declared = catalogue(connection)
             connection.rollback()
     assert migrated == declared
@@ -103,7 +105,7 @@ def drop_all(connection: sa.Connection) -> None:
     """Make room for the same tables."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
-    for table in reversed(metadata.sorted_tables):
+    for table in [*operating.metadata.sorted_tables, *reversed(metadata.sorted_tables)]:
         connection.exec_driver_sql(f"DROP TABLE {table.name}")
 
 
@@ -154,9 +156,10 @@ def test_a_newer_schema_is_refused_whatever_is_allowed(database_url: str) -> Non
             Database.open(database_url, **allowed)
 
 
-NEXT_VERSION = """
+NEWEST = migrations.newest()
+NEXT_VERSION = f"""
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "0003", "0002", None, None
+revision, down_revision, branch_labels, depends_on = "9998", "{NEWEST}", None, None
 def upgrade() -> None:
     op.create_index("ix_later", "runs", ["host"])
 """
@@ -166,9 +169,9 @@ def make_package_newer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on this package has one schema version more."""
     (folder / "versions").mkdir(parents=True)
     ours = Path(migrations.__file__).parent
-    for name in ("env.py", "script.py.mako", "versions/0001_landscape.py", "versions/0002_reuse.py"):
-        (folder / name).write_text((ours / name).read_text())
-    (folder / "versions" / "0003_later.py").write_text(NEXT_VERSION)
+    for path in [ours / "env.py", ours / "script.py.mako", *(ours / "versions").glob("*.py")]:
+        (folder / path.relative_to(ours)).write_text(path.read_text())
+    (folder / "versions" / "9998_later.py").write_text(NEXT_VERSION)
     monkeypatch.setattr(migrations, "__file__", str(folder / "__init__.py"))
 
 
@@ -178,10 +181,12 @@ def test_an_older_schema_is_refused_until_it_is_upgraded_and_keeps_its_facts_and
     with closing(Database.open(database_url)) as database, database.write() as connection:
         insert(connection, a_run("r1")[:2])
     make_package_newer(tmp_path / "package", monkeypatch)
-    with pytest.raises(SchemaVersionError, match="has schema 0002, this package needs 0003: run `elspeth-dagster upgr"):
+    with pytest.raises(
+        SchemaVersionError, match=f"has schema {NEWEST}, this package needs 9998: run `elspeth-dagster upgr"
+    ):
         Database.open(database_url)
     with closing(Database.open(database_url, upgrade=True)) as database, database.read() as connection:
-        assert migrations.version_of(connection) == "0003"
+        assert migrations.version_of(connection) == "9998"
         assert count(connection, schema.runs) == 1
         assert "ix_later" in {index["name"] for index in sa.inspect(connection).get_indexes("runs")}
         assert guards_in(database) == guards_needed(dialect)
@@ -192,7 +197,7 @@ def test_an_upgrade_that_fails_leaves_the_database_as_it_was(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_package_newer(tmp_path / "package", monkeypatch)
-    version = tmp_path / "package" / "versions" / "0003_later.py"
+    version = tmp_path / "package" / "versions" / "9998_later.py"
     version.write_text(f'{NEXT_VERSION}    op.execute("CREATE TABLE runs (x integer)")\n')
     with pytest.raises(LandscapeError, match="already exists"):
         Database.open(database_url, upgrade=True)

@@ -2,12 +2,12 @@
 
 from alembic import context
 
+from elspeth_dagster.landscape import operating, schema
 from elspeth_dagster.landscape.migrations import VERSION_TABLE
-from elspeth_dagster.landscape.schema import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=metadata,
+    target_metadata=[schema.metadata, operating.metadata],
     version_table=VERSION_TABLE,
     render_as_batch=False,
     transactional_ddl=True,
