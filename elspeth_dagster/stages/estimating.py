@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.canonical import Json
 from elspeth_dagster.stages.prompting import RENDER_ERRORS, messages
-from elspeth_dagster.stages.querying import Question, Request, questions, request
+from elspeth_dagster.stages.querying import Form, Question, Request, questions, request
 
 BYTES_PER_TOKEN = 4
 
@@ -52,6 +52,7 @@ class Tokens:
 def load_of(assessment: Assessment, rows: Iterable[Mapping[str, Json]], *, bounded_schema: bool) -> Load:
     """The first calls that asking about these rows takes. What would not be asked or can't be rendered is left out."""
     asked = questions(assessment)
+    forms = {question.key: Form(assessment.spec, question, bounded_schema=bounded_schema) for question in asked}
     is_whole = assessment.spec.errors.row == "all_or_nothing"
     row_count = calls = size = 0
     for values in rows:
@@ -59,18 +60,18 @@ def load_of(assessment: Assessment, rows: Iterable[Mapping[str, Json]], *, bound
         answerable = [question for question in asked if not question.missing_inputs(values)]
         if is_whole and len(answerable) < len(asked):
             continue
-        sizes = [_size(assessment, question, values, bounded_schema=bounded_schema) for question in answerable]
+        sizes = [_size(assessment, question, forms[question.key], values) for question in answerable]
         calls += sum(one > 0 for one in sizes)
         size += sum(sizes)
     return Load(row_count, calls, size)
 
 
-def _size(assessment: Assessment, question: Question, values: Mapping[str, Json], *, bounded_schema: bool) -> int:
+def _size(assessment: Assessment, question: Question, form: Form, values: Mapping[str, Json]) -> int:
     try:
         asked = messages(question, values, assessment.lookup)
     except RENDER_ERRORS:
         return 0
-    return len(request(assessment.spec, question, asked, bounded_schema=bounded_schema).body)
+    return len(form.request(asked).body)
 
 
 def scaled(sample: Load, rows: int) -> Load:
