@@ -77,17 +77,19 @@ def begin(landscape: Landscape, execution: Execution, holder: str) -> Spent:
 
     def take_over(connection: sa.Connection) -> Spent:
         spent = spent_by_step(connection, execution)
-        connection.execute(budget_shares.delete().where(*_of_step(execution)))
-        connection.execute(budget_shares.insert(), _row(execution, holder, spent))
+        share = {"holder": holder, **_kept(spent), "beats": 0}
+        known = connection.execute(budget_shares.update().where(*_of_step(execution)).values(**share))
+        if known.rowcount == 0:
+            step = {name: getattr(execution, name) for name in OF_STEP}
+            connection.execute(budget_shares.insert().values(**step, **share))
         return spent
 
     return landscape.decide(take_over)
 
 
-def _row(execution: Execution, holder: str, spent: Spent) -> dict[str, Any]:
-    step = {name: getattr(execution, name) for name in OF_STEP}
-    granted = {"granted_nanousd": spent.nanousd, "granted_calls": spent.calls}
-    return {**step, "holder": holder, **granted, "is_holding": 0, "beats": 0}
+def _kept(spent: Spent) -> dict[str, int]:
+    """The share of a step that may spend nothing more for now."""
+    return {"granted_nanousd": spent.nanousd, "granted_calls": spent.calls, "is_holding": 0}
 
 
 def draw(
@@ -135,17 +137,14 @@ def _grant(free: Spent, wanted: Spent, needed: Spent) -> Spent | None:
 
 def give_back(landscape: Landscape, execution: Execution, holder: str, spent: Spent) -> None:
     """Keep only what was spent. Another attempt's share is left alone."""
-    kept = {"granted_nanousd": spent.nanousd, "granted_calls": spent.calls, "is_holding": 0}
-    landscape.decide(lambda connection: _set(connection, execution, holder, **kept))
+    landscape.decide(lambda connection: _set(connection, execution, holder, **_kept(spent)))
 
 
 def settle(landscape: Landscape, execution: Execution, holder: str) -> None:
     """Keep only what was spent by the record, once the step is over."""
 
     def keep_what_is_spent(connection: sa.Connection) -> None:
-        spent = spent_by_step(connection, execution)
-        kept = {"granted_nanousd": spent.nanousd, "granted_calls": spent.calls, "is_holding": 0}
-        _set(connection, execution, holder, **kept)
+        _set(connection, execution, holder, **_kept(spent_by_step(connection, execution)))
 
     landscape.decide(keep_what_is_spent)
 
