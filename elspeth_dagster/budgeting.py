@@ -28,7 +28,7 @@ from elspeth_dagster.stages.charging import charge
 from elspeth_dagster.stages.querying import Request
 from elspeth_dagster.stopping import Stop, Stopped
 
-CALLS_AT_ONCE = 64
+CALLS_AT_ONCE = 256
 TICK_SECONDS = 0.5
 BEAT_SECONDS = 5.0
 GONE_SECONDS = 20.0

@@ -332,7 +332,8 @@ def _cost_table(words: list[str], lines: list[dict[str, Any]]) -> Iterator[str]:
 def estimate(declared: str, source: str | None, partition: str | None, as_json: bool, url: str) -> None:
     """Say what a run will take before it is launched: calls, tokens, money, time.
 
-    DEFS is a defs.yaml, its folder, or the name of an assessment that is on record. The source is read and every prompt
+    DEFS is a defs.yaml, its folder, or the name of an assessment that is on record, whose relative source path then
+    starts here. The source is read and every prompt
     is made, nothing is sent. Tokens and time are learnt from the replies on record; without any, a token is assumed to
     be four bytes, a reply half of max_tokens, and the time is unknown. Retries and repairs come on top, what is on
     record already comes off. Provider, concurrency and prices are those of the environment.

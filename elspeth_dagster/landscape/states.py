@@ -95,12 +95,13 @@ def close(landscape: Landscape, at_work: Sequence[NodeState], why: str, *, faile
 
 
 def end_earlier(landscape: Landscape, execution: Execution) -> None:
-    """End what earlier attempts at a step left open, before this one opens anything: they can record nothing more."""
-    same_step = (node_states.c[name] == getattr(execution, name) for name in ("run_id", "node_id", "step_key"))
+    """End what earlier attempts at a step left open: they can record nothing more. What this one has opened stays so."""
+    same_step = [node_states.c[name] == getattr(execution, name) for name in ("run_id", "node_id", "step_key")]
+    own = sa.and_(*(node_states.c[name] == getattr(execution, name) for name in ("retry_number", "host", "pid")))
     left = (
         sa.select(node_states.c.state_id)
         .outerjoin(node_state_ends, node_state_ends.c.state_id == node_states.c.state_id)
-        .where(*same_step, node_state_ends.c.state_id.is_(None))
+        .where(*same_step, ~own, node_state_ends.c.state_id.is_(None))
     )
 
     def close_those_left(connection: sa.Connection) -> None:

@@ -18,7 +18,8 @@ from elspeth_dagster.stages.calling import ErrorClass, Exchange
 from elspeth_dagster.stages.charging import charge
 from elspeth_dagster_tests.landscape.sample import a_run, a_running_run, only, recorded
 
-STEP = Execution("r1", "r1-ask", "a.ask_batches[1]", 0, "host", 7)
+STEP = Execution("r1", "r1-ask", "a.ask_batches[1]", 1, "host", 8)
+"""A second attempt at the step that is on record."""
 OTHER = STEP._replace(step_key="a.ask_batches[2]")
 BOUND = 900
 ALL = Spent(10_000, 90)

@@ -107,3 +107,12 @@ def test_processes_that_share_a_budget_never_exceed_it(project: Project, server:
     assert project.run().success
     stats = server.stats()
     assert (stats["received"], stats["paid_extra"]) == (4 * 24, 0)
+
+
+def test_a_verification_has_the_budget_for_itself(sqlite_project: Project, server: FaultServer) -> None:
+    a_project(sqlite_project, {"max_calls": 12}, rows=3)
+    assert sqlite_project.run().success
+    assert sqlite_project.run("trial_verify_job", sample=1.0).success
+    a_project(sqlite_project, {"max_calls": 5}, rows=3)
+    assert sqlite_project.run("trial_verify_job", sample=1.0).success  # it goes by what the verified run went by
+    assert server.stats()["received"] == 36
