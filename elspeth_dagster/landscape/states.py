@@ -95,7 +95,7 @@ def close(landscape: Landscape, at_work: Sequence[NodeState], why: str, *, faile
 
 
 def end_earlier(landscape: Landscape, execution: Execution) -> None:
-    """End what earlier attempts at a step left open: they can record nothing more. What this one has opened stays so."""
+    """End what earlier attempts at a step left open: they can record nothing more. What this one opened stays open."""
     same_step = [node_states.c[name] == getattr(execution, name) for name in ("run_id", "node_id", "step_key")]
     own = sa.and_(*(node_states.c[name] == getattr(execution, name) for name in ("retry_number", "host", "pid")))
     left = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 import dagster as dg
@@ -116,3 +118,18 @@ def test_a_verification_has_the_budget_for_itself(sqlite_project: Project, serve
     a_project(sqlite_project, {"max_calls": 5}, rows=3)
     assert sqlite_project.run("trial_verify_job", sample=1.0).success  # it goes by what the verified run went by
     assert server.stats()["received"] == 36
+
+
+def test_what_a_killed_run_spent_or_may_have_spent_counts(sqlite_project: Project, server: FaultServer) -> None:
+    server.configure(latency_ms=400, record=True)
+    sqlite_project.env["ELSPETH_MAX_CONCURRENCY"] = "8"
+    a_project(sqlite_project, {"max_calls": 40})
+    run = sqlite_project.launch()
+    sqlite_project.wait_for("SELECT count(*) FROM calls", 16)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate()
+    assert "40 of 40 calls" in failure_of(sqlite_project.run())
+    assert sqlite_project.fact("SELECT count(*) FROM calls") == 40
+    assert server.stats()["received"] <= 40
+    a_project(sqlite_project, {"max_calls": 4 * ROWS + 20})
+    assert sqlite_project.run().success
