@@ -5,7 +5,7 @@ one node state, open from before its first question until after its last. A prov
 key, unknown deployment, nothing listens) stops the shard with one error, after what is in flight has come back, and so
 does a record that can't be read; a fact that can't be recorded stops it at once, before anything more is sent. A shard
 that is told to stop sends nothing more, waits a grace time for what is in flight, and leaves its unfinished batches
-interrupted, for a later attempt or run.
+interrupted, for a later attempt or run. So does one that has gone as far as it may, but waits for all in flight.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import asdict
 
 from elspeth_dagster.calling import BatchAtWork, Inquiry
 from elspeth_dagster.conversing import Conversation
-from elspeth_dagster.core.errors import AuditError, ElspethError, LandscapeError, ProviderError
+from elspeth_dagster.core.errors import AuditError, ElspethError, LandscapeError, LimitError, ProviderError
 from elspeth_dagster.counting import Counts
 from elspeth_dagster.landscape import batches, states
 from elspeth_dagster.landscape.ledger import Landscape
@@ -47,6 +47,7 @@ class Desk:
         questions_a_row: int,
         max_concurrency: int,
         grace_seconds: float = 0.0,
+        note_refusal: Callable[[Inquiry], None] = lambda inquiry: None,
         report: Callable[[Counts], None] = lambda counts: None,
         pace: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
@@ -58,10 +59,11 @@ class Desk:
         self._questions_a_row = questions_a_row
         self._max_concurrency = max_concurrency
         self._grace_seconds = grace_seconds
+        self._note_refusal = note_refusal
         self._report = report
         self._pace = pace
         self._at_work: list[BatchAtWork] = []
-        self._unusable: ProviderError | LandscapeError | None = None
+        self._unusable: ElspethError | None = None
 
     async def ask(self, shard: Sequence[Batch], execution: states.Execution) -> Counts:
         """Ask every question of every row of these batches; return what that took.
@@ -139,7 +141,7 @@ class Desk:
             return
         except AuditError:
             raise
-        except (ProviderError, LandscapeError) as error:  # nothing more is begun, what is in flight may come back
+        except (ProviderError, LandscapeError, LimitError) as error:  # what is in flight may come back
             self._give_up(error)
             return
         work, reused = inquiry.work, inquiry.tries == 0 and inquiry.last_call is not None
@@ -148,8 +150,16 @@ class Desk:
         work.open_questions -= 1
         if work.open_questions == 0:
             await self._end(work)
+        if not accepted:
+            self._count_refusal(inquiry)
 
-    def _give_up(self, error: ProviderError | LandscapeError) -> None:
+    def _count_refusal(self, inquiry: Inquiry) -> None:
+        try:
+            self._note_refusal(inquiry)
+        except LimitError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: ElspethError) -> None:
         self._unusable = self._unusable or error
         self._stop.close()
 
@@ -177,7 +187,7 @@ class Desk:
 
     def _leave_open_states(self, error: BaseException) -> None:
         """Best effort: where even this can't be recorded, the next attempt or the run's end closes the states."""
-        failed = isinstance(error, Exception) and not isinstance(error, Stopped)
+        failed = isinstance(error, Exception) and not isinstance(error, Stopped | LimitError)
         why = states.told(error) if failed else str(error) or type(error).__name__
         with suppress(ElspethError):
             states.close(self._landscape, [work.state for work in self._at_work], why, failed=failed)

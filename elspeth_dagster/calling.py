@@ -21,7 +21,7 @@ from elspeth_dagster.landscape import batches
 from elspeth_dagster.landscape.ledger import Landscape, now
 from elspeth_dagster.landscape.records import Call, Fact, NodeState, Payload, Reply
 from elspeth_dagster.landscape.words import Cause, ReplyOutcome
-from elspeth_dagster.llm.prices import bound_nanousd, cost_nanousd
+from elspeth_dagster.llm.prices import Listing, bound_nanousd, cost_nanousd
 from elspeth_dagster.stages.answering import Completion, read_completion
 from elspeth_dagster.stages.calling import ErrorClass, Exchange, is_open
 from elspeth_dagster.stages.querying import Question, Request
@@ -66,8 +66,8 @@ class Inquiry:
 
     `has_blanks` tells whether any value of the row is blank. `last_call` is the call that its latest reply comes from,
     also when that was made earlier and is on record; `open_key` the idempotency key of a call to which no response has
-    come; `reply` what has come and goes on record together with what is made of it; `waited` for how many seconds it
-    has waited at the gates.
+    come; `reply` what has come and goes on record together with what is made of it; `waited` the seconds that its calls
+    have waited at gates; `refusal` why it was refused in the end.
     """
 
     work: BatchAtWork
@@ -80,6 +80,7 @@ class Inquiry:
     open_key: str | None = None
     reply: tuple[Fact, ...] = ()
     waited: float = 0.0
+    refusal: str | None = None
 
     @property
     def counts(self) -> Iterable[Counts]:
@@ -118,10 +119,20 @@ class _Passage:
 
 
 class Caller:
-    """Makes the calls for one model of one provider, until it is told to stop; each passes the gates, in order."""
+    """Makes the calls for one model of one provider, until it is told to stop; each passes the gates, in order.
+
+    `price` is the assessment's own for its model, which goes before the list's.
+    """
 
     def __init__(
-        self, landscape: Landscape, wire: Wire, provider: str, model: str, stop: Stop, gates: Sequence[Gate] = ()
+        self,
+        landscape: Landscape,
+        wire: Wire,
+        provider: str,
+        model: str,
+        stop: Stop,
+        gates: Sequence[Gate] = (),
+        price: Listing | None = None,
     ) -> None:
         self.provider = provider
         self.address: str = json.loads(wire.head.evidence)["url"]
@@ -131,6 +142,7 @@ class Caller:
         self._model = model
         self._stop = stop
         self._gates = gates
+        self._price = price
         self._head = Payload.of(wire.head.evidence)
 
     async def begin(self) -> None:
@@ -154,6 +166,11 @@ class Caller:
         finally:
             for gate, taken in reversed(passed):
                 gate.leave(taken, passage.exchange, passage.reply)
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether a gate is shut until the provider answers again: a try that fails is not its question's fault."""
+        return any(getattr(gate, "is_shut", False) for gate in self._gates)
 
     async def _made(
         self, inquiry: Inquiry, request: Request, cause: Cause, passage: _Passage
@@ -188,7 +205,7 @@ class Caller:
             await self._landscape.record(self._head)
 
     async def _send(self, call: Call, body: bytes) -> Exchange:
-        if self._stop.is_asked:
+        if self._stop.is_closed:
             return NOT_SENT
         return await self._wire.send(body, call.call_id, call.idempotency_key or call.call_id)
 
@@ -218,8 +235,11 @@ class Caller:
             sent_at=now(),
             question_hash=request.question_hash,
             idempotency_key=inquiry.open_key or inquiry.last_call,
-            bound_nanousd=bound_nanousd(self.provider, self._model, len(request.body), request.max_tokens),
+            bound_nanousd=bound_nanousd(self.provider, self._model, len(request.body), request.max_tokens, self._price),
         )
+
+    def _cost(self, completion: Completion, call: Call) -> int | None:
+        return cost_nanousd(self.provider, completion.model or call.model, completion.usage, self._price)
 
     def _reply(self, call: Call, exchange: Exchange, completion: Completion, body_ref: str) -> Reply:
         usage, succeeded = completion.usage, exchange.error is None
@@ -237,7 +257,7 @@ class Caller:
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             cached_tokens=usage.cached_tokens,
-            cost_nanousd=cost_nanousd(self.provider, completion.model or call.model, usage) if succeeded else None,
+            cost_nanousd=self._cost(completion, call) if succeeded else None,
             latency_us=exchange.latency_us,
             redacted=int(exchange.redacted),
             received_at=now(),

@@ -71,6 +71,7 @@ class Conversation:
             payload = Payload.of(canonical_json(await self._values(inquiry)))
             decided = payload, _accepted(inquiry, payload.ref)
         except Refused as refused:
+            inquiry.refusal = str(refused.reason)
             decided = (_refused(inquiry, refused),)
         except Exception:
             await self._landscape.record(*inquiry.take_reply())
@@ -140,7 +141,8 @@ class Conversation:
                 return completion
             tries += 1
             wait = retry_delay(tries, retry_after_seconds(exchange.headers, now()), random.random())
-            if not self._worth_retrying(caller, exchange) or time.monotonic() + wait > give_up + inquiry.waited:
+            is_late = time.monotonic() + wait > give_up + inquiry.waited and not caller.is_held_up
+            if not self._worth_retrying(caller, exchange) or is_late:
                 raise Refused(exchange.error, exchange.detail)
             await caller.pause(wait)
             cause = Cause.RETRY

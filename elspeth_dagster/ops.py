@@ -17,15 +17,26 @@ import sqlalchemy as sa
 from elspeth_dagster.admitting import admit
 from elspeth_dagster.aggregating import flush_batches
 from elspeth_dagster.asking import Desk
-from elspeth_dagster.calling import Caller
+from elspeth_dagster.breaking import Breaker
+from elspeth_dagster.budgeting import budget_of
+from elspeth_dagster.calling import Caller, Gate, Inquiry
 from elspeth_dagster.collecting import Collector, some_of
 from elspeth_dagster.comparing import Comparison
 from elspeth_dagster.conversing import Conversation
 from elspeth_dagster.core.assessment import Assessment
-from elspeth_dagster.core.errors import ElspethError, LandscapeError, NotOnRecordError, SettingsError
+from elspeth_dagster.core.errors import (
+    ElspethError,
+    LandscapeError,
+    LimitError,
+    NotOnRecordError,
+    ProviderError,
+    SettingsError,
+)
 from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.core.launch import Launch
 from elspeth_dagster.counting import Counts
+from elspeth_dagster.estimating import Deployment, Estimate, estimate, load_of_slice
+from elspeth_dagster.failing import Failures
 from elspeth_dagster.identity import (
     VERIFICATION,
     assessment_name,
@@ -35,12 +46,14 @@ from elspeth_dagster.identity import (
     node_id,
     partition_keys,
 )
-from elspeth_dagster.landscape import batches, rows, runs, states
+from elspeth_dagster.landscape import answers, batches, experience, rows, runs, states
 from elspeth_dagster.landscape.batches import Member
 from elspeth_dagster.landscape.ledger import Landscape
+from elspeth_dagster.landscape.limits import Account
 from elspeth_dagster.landscape.records import Batch, NodeState, Run, Token
 from elspeth_dagster.landscape.words import TokenKind
-from elspeth_dagster.pacing import Bounds, Pace, account_of, pace_of
+from elspeth_dagster.llm.prices import listing_of
+from elspeth_dagster.pacing import Bounds, Pace, pace_of
 from elspeth_dagster.recalling import Lineage, Replay
 from elspeth_dagster.reporting import agreement_check, asking_metadata, held_back, output_metadata, progress_line
 from elspeth_dagster.resources.llm import LLMResource
@@ -123,7 +136,7 @@ def admit_frame(
     description="Groups the rows into batches by the declared triggers, and the batches into shards, one per step.",
 )
 def aggregate_rows(
-    context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape], admitted: Reference
+    context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape], llm: LLMResource, admitted: Reference
 ) -> Iterator[dg.DynamicOutput[Reference] | dg.Output[Reference]]:
     with _plain_errors(context, landscape):
         _check_own_run(context, landscape, admitted)
@@ -131,11 +144,14 @@ def aggregate_rows(
         with states.held(landscape, execution(context), _slice_token(context, landscape)) as (_, counts):
             flushed = list(flush_batches(landscape, context.run_id, assessment, admitted["rows"]))
             counts.update(batches=len(flushed), shards=len({batch.shard for batch in flushed}))
-    keys = sorted({batch.shard for batch in flushed})
+        keys = sorted({batch.shard for batch in flushed})
+        estimated = _estimate(context, landscape, llm, assessment, admitted["rows"])
     context.log.info(f"{admitted['rows']} rows in {len(flushed)} batches, asked in {len(keys)} steps")
+    context.log.info(f"Before retries, repairs and what is on record already: {estimated.line()}")
     launch = admitted["launch"]
     for key in keys:
-        yield dg.DynamicOutput(_reference(context, shard=key, launch=launch), mapping_key=key, output_name="shards")
+        shard = _reference(context, shard=key, rows=admitted["rows"], launch=launch)
+        yield dg.DynamicOutput(shard, mapping_key=key, output_name="shards")
     yield dg.Output(_reference(context, shards=keys, **_counts(admitted), launch=launch), "manifest")
 
 
@@ -156,9 +172,10 @@ def ask_batches(
         with landscape.read() as connection:
             aggregated_by = node_id(assessment.spec.name, "aggregate_rows")
             to_ask = batches.of_shard(connection, context.run_id, aggregated_by, shard["shard"])
-        asked, pace = run(_ask(context, landscape, llm, assessment, to_ask, Launch(**shard["launch"])))
+        with _what_is_left_told(context, landscape, assessment, shard["rows"]):
+            asked, pace = run(_ask(context, landscape, llm, assessment, to_ask, shard))
     context.log.info(progress_line(asked, pace))
-    context.add_output_metadata(asking_metadata(asked, pace))
+    context.add_output_metadata(asking_metadata(asked, landscape, execution(context), pace))
     return _reference(context, shard=shard["shard"], **asdict(asked), **held_back(pace))
 
 
@@ -233,7 +250,8 @@ def verify_answers(
             asked, pace = run(_ask_again(context, landscape, llm, verification, drawn))
             comparison = Comparison(landscape, context.run_id, here, questions(assessment))
             table = comparison.table(verification.sampled, state)
-            yield dg.Output(table, "verification", metadata={**asking_metadata(asked, pace), "of_run": verified.run_id})
+            facts = asking_metadata(asked, landscape, execution(context), pace)
+            yield dg.Output(table, "verification", metadata={**facts, "of_run": verified.run_id})
             yield agreement_check(assessment.spec.name, comparison, config["min_agreement"])
             counts.update({**asdict(asked), **comparison.numbers, "of_run": verified.run_id})
             landscape.write(*verification.fates(state))
@@ -280,6 +298,8 @@ def _plain_errors(context: dg.OpExecutionContext, landscape: Landscape) -> Itera
     """What a user can do something about, said in a sentence. A run that was ended meanwhile is told by whom."""
     try:
         yield
+    except LimitError as error:  # its own states are interrupted: nobody else took over
+        raise dg.Failure(str(error), allow_retries=False) from error
     except ElspethError as error:
         end, is_overtaken = None, False
         with suppress(LandscapeError), landscape.read() as connection:  # which may be what failed
@@ -387,13 +407,55 @@ async def _ask(
     llm: LLMResource,
     assessment: Assessment,
     to_ask: list[Batch],
-    launch: Launch,
+    shard: Reference,
 ) -> tuple[Counts, Pace | None]:
-    stop, asked = Stop(), questions(assessment)
+    stop, asked, launch = Stop(), questions(assessment), Launch(**shard["launch"])
+    failures = _failures(context, landscape, assessment, shard["rows"]) if launch.mode == "ask" else []
     with asked_by_signals(stop.ask):
-        async with _conversation(context, landscape, llm, assessment, launch, stop) as (conversation, pace):
-            desk = _desk(context, landscape, llm, conversation, stop, pace, lambda member: asked, len(asked))
+        async with _conversation(context, landscape, llm, assessment, launch, stop, failures) as (conversation, pace):
+            desk = _desk(
+                context, landscape, llm, conversation, stop, pace, lambda member: asked, len(asked), _noting(failures)
+            )
             return await desk.ask(to_ask, execution(context)), pace
+
+
+def _estimate(
+    context: dg.OpExecutionContext, landscape: Landscape, llm: LLMResource, assessment: Assessment, row_count: int
+) -> Estimate:
+    deployment = Deployment(llm.provider, llm.concurrency, llm.requests_per_minute, llm.tokens_per_minute)
+    load = load_of_slice(landscape, assessment, context.run_id, row_count, deployment)
+    with landscape.read() as connection:
+        learnt = experience.of(connection, assessment.spec.name, assessment.spec.llm.model_name)
+    return estimate(assessment, load, learnt, deployment)
+
+
+def _failures(
+    context: dg.OpExecutionContext, landscape: Landscape, assessment: Assessment, row_count: int
+) -> list[Failures]:
+    most = assessment.spec.errors.max_failures
+    return [] if most is None else [Failures(landscape, execution(context), most, row_count)]
+
+
+def _noting(failures: Sequence[Failures]) -> Callable[[Inquiry], None]:
+    def note(inquiry: Inquiry) -> None:
+        for one in failures:
+            one.note(inquiry)
+
+    return note
+
+
+@contextmanager
+def _what_is_left_told(
+    context: dg.OpExecutionContext, landscape: Landscape, assessment: Assessment, row_count: int
+) -> Iterator[None]:
+    """A run that goes no further says how much it leaves."""
+    try:
+        yield
+    except LimitError as error:
+        planned, here = row_count * len(questions(assessment)), execution(context)
+        with landscape.read() as connection:
+            left = planned - answers.settled(connection, here.run_id, here.node_id)
+        raise type(error)(f"{error} {left} of {planned} questions are left.") from error
 
 
 @asynccontextmanager
@@ -404,6 +466,7 @@ async def _conversation(
     assessment: Assessment,
     launch: Launch,
     stop: Stop,
+    failures: Sequence[Failures],
 ) -> AsyncIterator[tuple[Conversation, Pace | None]]:
     """With the provider, at its pace; in a replay with the record alone."""
     if launch.mode == "replay":
@@ -413,7 +476,7 @@ async def _conversation(
         yield Conversation(landscape, assessment, record.provider, record, None), None
     else:
         memory = _lineage(context, landscape, llm, assessment, launch)
-        async with _calling(landscape, llm, assessment, stop) as (caller, pace):
+        async with _calling(context, landscape, llm, assessment, stop, failures) as (caller, pace):
             yield Conversation(landscape, assessment, llm.provider, memory, caller), pace
 
 
@@ -427,7 +490,7 @@ async def _ask_again(
     stop, assessment = Stop(), verification.assessment
     memory = _lineage(context, landscape, llm, assessment, Launch())
     with asked_by_signals(stop.ask):
-        async with _calling(landscape, llm, assessment, stop) as (caller, pace):
+        async with _calling(context, landscape, llm, assessment, stop) as (caller, pace):
             conversation = AskingAgain(verification, landscape, assessment, llm.provider, memory, caller)
             a_row = len(questions(assessment))
             desk = _desk(context, landscape, llm, conversation, stop, pace, verification.questions_of, a_row)
@@ -445,16 +508,32 @@ def _lineage(
 
 @asynccontextmanager
 async def _calling(
-    landscape: Landscape, llm: LLMResource, assessment: Assessment, stop: Stop
+    context: dg.OpExecutionContext,
+    landscape: Landscape,
+    llm: LLMResource,
+    assessment: Assessment,
+    stop: Stop,
+    more_gates: Sequence[Gate] = (),
 ) -> AsyncIterator[tuple[Caller, Pace]]:
-    model = assessment.spec.llm.model_name
+    spec, here, model = assessment.spec, execution(context), assessment.spec.llm.model_name
     bounds = Bounds(llm.min_concurrency, llm.concurrency, llm.requests_per_minute, llm.tokens_per_minute)
-    async with llm.wire(model) as wire:
-        account = account_of(llm.provider, wire.head.evidence, model)
+    _check_not_given_up(landscape, here)
+    breaker = Breaker(llm.provider, spec.errors.retry_seconds, stop)
+    async with budget_of(landscape, spec, llm.provider, here, stop) as budget, llm.wire(model) as wire:
+        account = Account(llm.provider, wire.head.account, model)
         async with pace_of(landscape, account, bounds, stop) as pace:
-            caller = Caller(landscape, wire, llm.provider, model, stop, [pace])
+            gates = [breaker, *more_gates, *budget, pace]
+            caller = Caller(landscape, wire, llm.provider, model, stop, gates, listing_of(spec.llm.price))
             await caller.begin()
             yield caller, pace
+
+
+def _check_not_given_up(landscape: Landscape, here: states.Execution) -> None:
+    """What one step of a run has learnt about the provider, the next one need not learn again."""
+    with landscape.read() as connection:
+        why = states.gave_up(connection, here)
+    if why is not None:
+        raise ProviderError(f"Another step of this run has given the provider up, so nothing is sent: {why}")
 
 
 def _desk(
@@ -466,6 +545,7 @@ def _desk(
     pace: Pace | None,
     questions_of: Callable[[Member], Sequence[Question]],
     questions_a_row: int,
+    note_refusal: Callable[[Inquiry], None] = lambda inquiry: None,
 ) -> Desk:
     return Desk(
         landscape,
@@ -475,6 +555,7 @@ def _desk(
         questions_a_row=questions_a_row,
         max_concurrency=llm.concurrency,
         grace_seconds=llm.grace_seconds,
+        note_refusal=note_refusal,
         report=lambda counts: context.log.info(progress_line(counts, pace)),
         pace=pace.told if pace else dict,
     )

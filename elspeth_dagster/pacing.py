@@ -13,7 +13,6 @@ The level and what was learnt of the tokens that requests need are kept for the 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -36,7 +35,6 @@ DRAWING_SECONDS = 0.1
 ASK_AGAIN_SECONDS = 5.0  # others may have given back, or died
 STALE_SECONDS = 0.5
 POINTS_IN_SHORT = 20
-NAMES_OF_ACCOUNT = ("authorization", "api-key", "openai-organization", "openai-project")
 
 
 class Bounds(NamedTuple):
@@ -81,14 +79,6 @@ class Kept:
 
 
 _kept: WeakKeyDictionary[Landscape, dict[Account, Kept]] = WeakKeyDictionary()
-
-
-def account_of(provider: str, head: bytes, model: str) -> Account:
-    """Whose limits a request with this head counts against: address and credentials, as they are on record."""
-    told = json.loads(head)
-    url = told["url"].partition("?")[0]
-    names = {name.lower(): value for name, value in told["headers"].items()}
-    return Account(provider, " ".join([url, *(names[name] for name in NAMES_OF_ACCOUNT if name in names)]), model)
 
 
 def pace_of(landscape: Landscape, account: Account, bounds: Bounds, stop: Stop) -> Pace:

@@ -7,7 +7,9 @@ import dagster as dg
 
 from elspeth_dagster.comparing import Comparison
 from elspeth_dagster.counting import Counts
+from elspeth_dagster.landscape.costs import CostLine, costs, total
 from elspeth_dagster.landscape.ledger import Landscape
+from elspeth_dagster.landscape.states import Execution
 from elspeth_dagster.pacing import Pace
 
 SPENT = ("reused", "calls", "retries", "repairs", "prompt_tokens", "completion_tokens")
@@ -34,10 +36,17 @@ def _slowed(pace: Pace | None) -> str:
     return f", {pace.level.current} requests at a time (cut: {pace.level.cuts}{held})"
 
 
-def asking_metadata(counts: Counts, pace: Pace | None = None) -> dict[str, Any]:
-    """A shard's numbers, and how many requests were in flight."""
-    done = {**_spent(counts.__dict__), "questions": counts.questions, "refused": counts.refused}
-    return done if pace is None else {**done, **_paced(pace)}
+def asking_metadata(counts: Counts, landscape: Landscape, here: Execution, pace: Pace | None = None) -> dict[str, Any]:
+    """A step's numbers, and how many requests were in flight."""
+    with landscape.read() as connection:
+        lines = costs(connection, here.run_id, node_id=here.node_id, step_key=here.step_key)
+    return {
+        **_spent(counts.__dict__),
+        **_money(lines),
+        "questions": counts.questions,
+        "refused": counts.refused,
+        **(_paced(pace) if pace else {}),
+    }
 
 
 def held_back(pace: Pace | None) -> dict[str, Any]:
@@ -62,6 +71,33 @@ def _spent(total: Mapping[str, int]) -> dict[str, Any]:
     return {**plain, "cost_usd": total["cost_nanousd"] / NANO} if known else plain
 
 
+def _money(lines: Sequence[CostLine]) -> dict[str, Any]:
+    """What reuse saved, and what was spent by question and model."""
+    saved = total(lines)["saved_nanousd"] or 0
+    return {"saved_usd": saved / NANO, "costs": dg.MetadataValue.md(_cost_table(lines))}
+
+
+def _cost_table(lines: Sequence[CostLine]) -> str:
+    head = "| question | model | calls | cost USD | reused | saved USD |\n|---|---|--:|--:|--:|--:|"
+    shown = (
+        f"| {_in_a_cell(line.question)} | {_in_a_cell(line.model)} | {line.calls} | {_cost_in_words(line)} "
+        f"| {line.reused} | {(line.saved_nanousd or 0) / NANO:.6f} |"
+        for line in lines
+    )
+    return "\n".join([head, *shown])
+
+
+def _cost_in_words(line: CostLine) -> str:
+    known = f"{(line.cost_nanousd or 0) / NANO:.6f}"
+    lacking = line.unpriced_calls + line.unknown
+    return f"{known} + {lacking} not known" if lacking else known
+
+
+def _in_a_cell(text: str | None) -> str:
+    """A name, which a provider may have made up, as a cell of a table can hold it."""
+    return "".join(char if char.isalnum() or char in " -_.:/@" else "?" for char in text or "")
+
+
 def agreement_check(assessment: str, comparison: Comparison, least: float) -> dg.AssetCheckResult:
     """Whether enough of a verification's cells came back the same. Fails where none could be compared."""
     rate = comparison.agreement
@@ -83,7 +119,9 @@ def output_metadata(
     fates: Mapping[str, object],
 ) -> dict[str, dict[str, Any]]:
     """The metadata of each of the four outputs."""
-    total = {name: sum(shard[name] for shard in asked) for name in SUMMED}
+    with landscape.read() as connection:
+        lines = costs(connection, run_id, node_id=f"{assessment}.ask_batches")
+    spent = {**_spent({name: sum(shard[name] for shard in asked) for name in SUMMED}), **_money(lines)}
     held = {name: sum(shard[name] for shard in asked) for name in HELD_BACK}
     explain = dg.MetadataValue.md(f"`elspeth-dagster explain {run_id} --row KEY`")
     rows = {
@@ -94,8 +132,8 @@ def output_metadata(
         "failed": fates.get("failed", 0),
     }
     return {
-        "results": {**rows, **_spent(total), **held, "explain": explain},
-        "answers": {**_spent(total)},
+        "results": {**rows, **spent, **held, "explain": explain},
+        "answers": spent,
         "failures": {"failed": rows["failed"]},
         "rejections": {"rejected": rows["rejected"]},
     }

@@ -47,9 +47,10 @@ Behaviour (`POST /config`; what is left out is as it was at the start):
     record           whether `/stats` lists every request
 
 `POST /reset` forgets counts, tries and recorded requests, and keeps the behaviour.
-`GET /stats` tells: received, paid (answered 200), paid_extra (200 for a body that had one), in_flight, in_flight_max,
-outcomes {act: count}, tries {body hash: count}, requests [{sha256, idempotency_key, status, act, path, headers, at,
-tokens}]: at by a monotonic clock in seconds, tokens those of prompt and completion.
+`GET /stats` tells: received, paid (answered 200), paid_extra (200 for a body that had one), usage {prompt_tokens,
+completion_tokens} of the completions that were made, in_flight, in_flight_max, outcomes {act: count},
+tries {body hash: count}, requests [{sha256, idempotency_key, status, act, path, headers, at, tokens}]: at by a
+monotonic clock in seconds, tokens those of prompt and completion.
 """
 
 from __future__ import annotations
@@ -377,6 +378,7 @@ class Provider:
         self.outcomes: Counter[str] = Counter()
         self.tries: Counter[str] = Counter()
         self.paid: Counter[str] = Counter()
+        self.usage = Counter(prompt_tokens=0, completion_tokens=0)
         self.requests: list[dict[str, Any]] = []
         self.let_in: deque[float] = deque()
 
@@ -386,6 +388,7 @@ class Provider:
             "received": self.received,
             "paid": self.paid.total(),
             "paid_extra": self.paid.total() - len(self.paid),
+            "usage": self.usage,
             "in_flight": self.in_flight,
             "in_flight_max": self.in_flight_max,
             "outcomes": self.outcomes,
@@ -470,6 +473,7 @@ class Provider:
             content = f"You came with {request.key}."
         body = completion(request, asked, content) | self.behaviour["reports"]
         request.tokens = body["usage"]["total_tokens"] if "usage" in body else 0
+        self.usage.update({name: body["usage"][name] for name in self.usage})
         if act in OFF:
             OFF[act](body)
         return Reply(200, json.dumps(body).encode())

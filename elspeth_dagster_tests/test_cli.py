@@ -425,8 +425,9 @@ def test_an_empty_landscape_has_no_runs_and_cost_nothing(database_url: str) -> N
         return json.loads(CliRunner().invoke(main, [*words, "--json", "--landscape", database_url]).stdout)
 
     assert read("runs") == []
-    empty = {"calls": 0, "errors": 0, "unknown": 0, "unpriced_calls": 0, "unbounded_calls": 0}
-    unreported = dict.fromkeys(("prompt_tokens", "completion_tokens", "cost_nanousd", "bound_nanousd"))
+    empty = dict.fromkeys(("calls", "errors", "unknown", "unpriced_calls", "unbounded_calls", "reused"), 0)
+    reported = ("prompt_tokens", "completion_tokens", "cost_nanousd", "bound_nanousd", "saved_nanousd")
+    unreported = dict.fromkeys(reported)
     assert read("cost") == {"run_id": None, "lines": [], "total": {**empty, **unreported}}
 
 

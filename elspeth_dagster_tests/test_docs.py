@@ -38,12 +38,14 @@ PARTS: dict[str, type[BaseModel]] = {
     "`partitions`": spec.PartitionsSpec,
     "`aggregate`": spec.AggregateSpec,
     "`llm`": spec.LLMSpec,
+    "`price`": spec.PriceSpec,
     "`prompt`": spec.PromptSpec,
     "`case_studies`": spec.CaseStudySpec,
     "`criteria`": spec.CriterionSpec,
     "`queries`": spec.NamedQuerySpec,
     "`answer`": spec.AnswerField,
     "`errors`": spec.ErrorsSpec,
+    "`budget`": spec.BudgetSpec,
 }
 VOCABULARIES: dict[str, type[StrEnum]] = {
     "Rejection reasons": RejectionReason,

@@ -19,11 +19,11 @@ from elspeth_dagster.core.errors import LandscapeError
 from elspeth_dagster.counting import Counts
 from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.ledger import Landscape
-from elspeth_dagster.landscape.limits import Account, Limit, Limits
+from elspeth_dagster.landscape.limits import Limit, Limits
 from elspeth_dagster.landscape.records import Reply
 from elspeth_dagster.llm.providers import ProviderSettings
 from elspeth_dagster.llm.wire import Wire
-from elspeth_dagster.pacing import Bounds, Pace, Taken, account_of, pace_of
+from elspeth_dagster.pacing import Bounds, Pace, Taken, pace_of
 from elspeth_dagster.reporting import progress_line
 from elspeth_dagster.stages.calling import ErrorClass, Exchange
 from elspeth_dagster.stages.limiting import Promised
@@ -387,15 +387,15 @@ def test_the_next_shard_of_a_process_goes_on_where_the_last_one_came_to(
 
 
 def test_an_account_is_an_address_and_a_credential_by_its_fingerprint() -> None:
-    async def account(key: str, **settings: str) -> Account:
+    async def account(key: str, **settings: str) -> str:
         async with Wire(ProviderSettings("openai", api_key=key, base_url="http://x/v1", **settings), "m") as wire:
-            return account_of("openai", wire.head.evidence, "m")
+            return wire.head.account
 
     one, other = asyncio.run(account("sk-canary-1")), asyncio.run(account("sk-canary-2"))
     assert one != other == asyncio.run(account("sk-canary-2"))
     assert other != asyncio.run(account("sk-canary-2", organization="org-1"))
     assert "canary" not in str(one)
-    assert one.account.startswith("http://x/v1/chat/completions ")
+    assert one.startswith("http://x/v1/chat/completions ")
 
 
 def test_what_a_state_keeps_is_short_and_in_whole_numbers() -> None:

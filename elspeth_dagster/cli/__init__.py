@@ -19,6 +19,7 @@ import click
 from elspeth_dagster.cli.printing import (
     at_most,
     escaped,
+    facts,
     instant,
     money,
     remark,
@@ -35,6 +36,7 @@ from elspeth_dagster.core.settings import default_landscape_url
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+    from elspeth_dagster.cli.estimating import Estimate
     from elspeth_dagster.cli.listing import Uncertain
     from elspeth_dagster.cli.reclaiming import OpenRun, Reclaimed
 
@@ -100,6 +102,7 @@ def main() -> None:
     Which calls went wrong?              elspeth-dagster calls 3f2a91c4 --errors
     Which may have been paid for naught? elspeth-dagster calls 3f2a91c4 --unknown
     What did it cost?                    elspeth-dagster cost 3f2a91c4
+    What will it cost?                   elspeth-dagster estimate my_project/defs/case_studies
     Which runs died and are still open?  elspeth-dagster reclaim
 
     RUN is a run's id, the first characters of it, or `latest`. Text from rows and replies is printed with control
@@ -268,40 +271,102 @@ def _money(nanousd: int | None) -> str | None:
 
 @main.command()
 @click.argument("run", required=False)
+@click.option(
+    "--by",
+    type=click.Choice(["question", "model", "run"]),
+    help="Add up by this alone. Default: a line for each question and model.",
+)
 @_json_option
 @_landscape_option
-def cost(run: str | None, as_json: bool, url: str) -> None:
-    """Show what calls took: a run's, or all.
+def cost(run: str | None, by: str | None, as_json: bool, url: str) -> None:
+    """Show what calls took and what reuse saved: a run's, or all.
 
-    A line for each assessment, question and model, then the total. Costs are list prices, exact to a billionth of a
-    dollar. A call that was answered and whose price or usage is not known counts as `unpriced`, one whose reply is not
-    known as `unknown`: neither is ever counted as free. `at most` is what the unknown ones can have cost.
+    A line for each assessment, question and model, then the total; every try counts, failed and repaired ones too.
+    Costs are by list price or the assessment's own, exact to a billionth of a dollar. A call that was answered and
+    whose price or usage is not known counts as `unpriced`, one whose reply is not known as `unknown`: neither is ever
+    counted as free. `at most` is what the unknown ones can have cost. `reused` answers were taken from the record;
+    `saved` is what their replies cost when they were paid.
+
+    \b
+    elspeth-dagster cost 3f2a91c4
+    elspeth-dagster cost --by run
     """
-    from elspeth_dagster.cli import listing
+    from elspeth_dagster.landscape import costs
     from elspeth_dagster.landscape.explaining import find_run
 
+    parts = costs.QUESTION_AND_MODEL if by is None else costs.By(**{by: True})
     with _reading(url) as connection:
         run_id = find_run(connection, run).run_id if run else None
-        found = listing.costs(connection, run_id)
-    total = listing.total(found)
+        found = costs.costs(connection, run_id, parts)
+    total = costs.total(found)
     if as_json:
         show_json({"run_id": run_id, "lines": [_as_document(line) for line in found], "total": total})
-    else:
-        show(_cost_table([*map(vars, found), {"assessment": "total", "question": "", "model": "", **total}]))
+        return
+    words = ["assessment", *(name for name, is_asked in parts._asdict().items() if is_asked)]
+    lines = [{**vars(line), "run": line.run_id} for line in found]
+    show(_cost_table(words, [*lines, {**dict.fromkeys(words, ""), "assessment": "total", **total}]))
 
 
-def _cost_table(lines: list[dict[str, Any]]) -> Iterator[str]:
-    words = ("assessment", "question", "model")
+def _cost_table(words: list[str], lines: list[dict[str, Any]]) -> Iterator[str]:
     numbers = ("calls", "errors", "unknown", "unpriced_calls", "prompt_tokens", "completion_tokens")
     cells = [
         (
             *(line[name] for name in (*words, *numbers)),
             _money(line["cost_nanousd"]),
             at_most(line["bound_nanousd"], line["unbounded_calls"]),
+            line["reused"],
+            _money(line["saved_nanousd"]),
         )
         for line in lines
     ]
-    return table((*words, *numbers, "cost", "at most"), cells, numbers=(*numbers, "cost"))
+    last = ("reused", "saved")
+    return table((*words, *numbers, "cost", "at most", *last), cells, numbers=(*numbers, "cost", *last))
+
+
+@main.command()
+@click.argument("declared", metavar="DEFS")
+@click.option("--source", metavar="FILE", help="Count the rows of this file instead of the declared source's.")
+@click.option("--partition", metavar="KEY", help="The partition whose rows are counted.")
+@_json_option
+@_landscape_option
+def estimate(declared: str, source: str | None, partition: str | None, as_json: bool, url: str) -> None:
+    """Say what a run will take before it is launched: calls, tokens, money, time.
+
+    DEFS is a defs.yaml, its folder, or the name of an assessment that is on record, whose relative source path then
+    starts here. The source is read and every prompt
+    is made, nothing is sent. Tokens and time are learnt from the replies on record; without any, a token is assumed to
+    be four bytes, a reply half of max_tokens, and the time is unknown. Retries and repairs come on top, what is on
+    record already comes off. Provider, concurrency and prices are those of the environment.
+
+    \b
+    elspeth-dagster estimate my_project/defs/case_studies --partition 2026-01-05
+    elspeth-dagster estimate case_studies --source tenders.csv --json
+
+    """
+    from elspeth_dagster.cli.estimating import estimate_of
+
+    found = estimate_of(declared, source=source, partition=partition, env=os.environ, url=url)
+    if as_json:
+        show_json(vars(found))
+    else:
+        show(_estimate_lines(found))
+
+
+def _estimate_lines(found: Estimate) -> Iterator[str]:
+    most = "" if found.bound_nanousd is None else f", at most {money(found.bound_nanousd)}"
+    return facts(
+        {
+            "assessment": f"{found.assessment}, asked of {found.model}",
+            "rows": f"{found.rows:,}, {found.questions} questions each, in {found.steps} steps",
+            "calls": f"{found.calls:,}",
+            "prompt tokens": f"{found.prompt_tokens:,} ({found.prompt_tokens_are})",
+            "completion tokens": "unknown: no max_tokens, and no reply on record"
+            if found.completion_tokens is None
+            else f"{found.completion_tokens:,} ({found.completion_tokens_are})",
+            "cost": "unknown" if found.cost_nanousd is None else f"{money(found.cost_nanousd)}{most}",
+            "time": f"{found.duration}, with {found.in_flight} requests in flight",
+        }
+    )
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""What the lists show: runs with their counts, calls one by one, and what was spent. Derived from the record each time.
+"""What the lists show: runs with their counts, and calls one by one. Derived from the record each time.
 
 A cost is the sum over the calls whose price is known, None where there is none; calls that were answered and have no
 known price are counted apart, and so are calls whose reply is not known, which may have been paid. What these can have
@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from elspeth_dagster.landscape.costs import ERRED, UNBOUNDED, UNKNOWN, UNPRICED, bound, how_many, whole
 from elspeth_dagster.landscape.explaining import find_rows, not_on_record
 from elspeth_dagster.landscape.records import Run, RunEnd
 from elspeth_dagster.landscape.schema import (
     calls,
     node_states,
-    nodes,
     replies,
     row_rejections,
     rows,
@@ -99,41 +99,6 @@ class Uncertain(NamedTuple):
     unbounded_calls: int
 
 
-@dataclass(frozen=True)
-class CostLine:
-    """The calls of one assessment for one question to one model, and what they took; None is what no reply reported.
-
-    `bound_nanousd` is the most that the `unknown` can have cost, apart from the `unbounded_calls` among them.
-    """
-
-    assessment: str
-    question: str
-    model: str
-    calls: int
-    errors: int
-    unknown: int
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    cost_nanousd: int | None
-    unpriced_calls: int
-    bound_nanousd: int | None
-    unbounded_calls: int
-
-
-UNKNOWN = replies.c.outcome.is_(None) | (replies.c.outcome == ReplyOutcome.UNKNOWN)
-ERRED = replies.c.outcome == ReplyOutcome.ERROR
-UNBOUNDED = UNKNOWN & calls.c.bound_nanousd.is_(None)
-UNPRICED = (replies.c.outcome == ReplyOutcome.SUCCESS) & replies.c.cost_nanousd.is_(None)
-
-
-def _how_many(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[Any]:
-    return sa.func.sum(sa.case((condition, 1), else_=0))
-
-
-def _bound() -> sa.ColumnElement[Any]:
-    return sa.func.sum(sa.case((UNKNOWN, calls.c.bound_nanousd)))
-
-
 def newest_runs(connection: sa.Connection, *, assessment: str | None, limit: int) -> list[RunLine]:
     """The newest runs (of an assessment), newest first."""
     begun = sa.select(*runs.c, *run_ends.c).outerjoin(run_ends, run_ends.c.run_id == runs.c.run_id)
@@ -170,7 +135,7 @@ def _counts(connection: sa.Connection, run_ids: Sequence[str]) -> dict[str, dict
     for run_id, outcome, number in connection.execute(_fates_per_run(run_ids)):
         counted[run_id][Outcome(outcome).value] = number
     for run_id, number, unpriced, cost in connection.execute(_spent_per_run(run_ids)):
-        counted[run_id].update(calls=number, unpriced_calls=int(unpriced), cost_nanousd=_whole(cost))
+        counted[run_id].update(calls=number, unpriced_calls=int(unpriced), cost_nanousd=whole(cost))
     return counted
 
 
@@ -189,17 +154,12 @@ def _fates_per_run(run_ids: Sequence[str]) -> sa.Select[Any]:
 
 def _spent_per_run(run_ids: Sequence[str]) -> sa.Select[Any]:
     return (
-        sa.select(node_states.c.run_id, sa.func.count(), _how_many(UNPRICED), sa.func.sum(replies.c.cost_nanousd))
+        sa.select(node_states.c.run_id, sa.func.count(), how_many(UNPRICED), sa.func.sum(replies.c.cost_nanousd))
         .join(calls, calls.c.state_id == node_states.c.state_id)
         .outerjoin(replies, replies.c.call_id == calls.c.call_id)
         .where(node_states.c.run_id.in_(run_ids))
         .group_by(node_states.c.run_id)
     )
-
-
-def _whole(total: Any) -> int | None:
-    """PostgreSQL sums bigints to numeric."""
-    return None if total is None else int(total)
 
 
 def calls_of_run(
@@ -221,14 +181,14 @@ def uncertain_of_run(
 ) -> Uncertain:
     """What the calls of a run without a known reply can have cost; those of a row or question, where one is given."""
     counted = (
-        sa.select(sa.func.count(), _bound(), _how_many(UNBOUNDED))
+        sa.select(sa.func.count(), bound(), how_many(UNBOUNDED))
         .select_from(node_states)
         .join(calls, calls.c.state_id == node_states.c.state_id)
         .outerjoin(replies, replies.c.call_id == calls.c.call_id)
         .where(UNKNOWN, *_of_run(connection, run_id, row_key, question))
     )
-    number, bound, unbounded = connection.execute(counted).one()
-    return Uncertain(number, _whole(bound), _whole(unbounded) or 0)
+    number, most, unbounded = connection.execute(counted).one()
+    return Uncertain(number, whole(most), whole(unbounded) or 0)
 
 
 def _of_run(
@@ -262,47 +222,3 @@ def _tokens(connection: sa.Connection, run_id: str, row_key: str) -> list[str]:
     if not (found := find_rows(connection, run_id, row_key)):
         raise not_on_record(connection, run_id, row_key)
     return [token_id for _, _, token_id in found]
-
-
-def costs(connection: sa.Connection, run_id: str | None) -> list[CostLine]:
-    """What the calls of a run, or of all runs, took: by assessment, question and model."""
-    model = sa.func.coalesce(replies.c.model, calls.c.model)
-    by = (nodes.c.assessment, calls.c.query_key, model)
-    took = (
-        sa.select(
-            *by,
-            sa.func.count(),
-            _how_many(ERRED),
-            _how_many(UNKNOWN),
-            sa.func.sum(replies.c.prompt_tokens),
-            sa.func.sum(replies.c.completion_tokens),
-            sa.func.sum(replies.c.cost_nanousd),
-            _how_many(UNPRICED),
-            _bound(),
-            _how_many(UNBOUNDED),
-        )
-        .select_from(node_states)
-        .join(nodes, (nodes.c.run_id == node_states.c.run_id) & (nodes.c.node_id == node_states.c.node_id))
-        .join(calls, calls.c.state_id == node_states.c.state_id)
-        .outerjoin(replies, replies.c.call_id == calls.c.call_id)
-        .group_by(*by)
-        .order_by(*by)
-    )
-    if run_id is not None:
-        took = took.where(node_states.c.run_id == run_id)
-    return [CostLine(*row[:3], *map(_whole, row[3:])) for row in connection.execute(took)]
-
-
-def total(lines: Sequence[CostLine]) -> dict[str, int | None]:
-    """The sums over cost lines."""
-    counts = ("calls", "errors", "unknown", "unpriced_calls", "unbounded_calls")
-    reported = ("prompt_tokens", "completion_tokens", "cost_nanousd", "bound_nanousd")
-    return {
-        **{name: sum(getattr(line, name) for line in lines) for name in counts},
-        **{name: _sum_of_known(getattr(line, name) for line in lines) for name in reported},
-    }
-
-
-def _sum_of_known(numbers: Iterator[int | None]) -> int | None:
-    known = [number for number in numbers if number is not None]
-    return sum(known) if known else None

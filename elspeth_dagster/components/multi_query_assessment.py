@@ -9,12 +9,14 @@ import dagster as dg
 from dagster._core.definitions.utils import is_valid_name
 from pydantic import BaseModel
 
+from elspeth_dagster.components.affording import budget_problems, deployment_settings
 from elspeth_dagster.components.declaring import Attributes, declared_spec
 from elspeth_dagster.components.ending import run_ends_sensor
 from elspeth_dagster.components.pointing import Place
 from elspeth_dagster.components.scaffolding import StarterScaffolder
 from elspeth_dagster.components.scheduling import assessment_schedule, schedule_problems
 from elspeth_dagster.core.assessment import Assessment
+from elspeth_dagster.core.pricing import with_deployment_price
 from elspeth_dagster.core.spec import AssessmentSpec, PartitionsSpec, Problem
 from elspeth_dagster.graphs import ASSETS, assessment_graph, verification_graph
 from elspeth_dagster.identity import VERIFICATION
@@ -88,10 +90,12 @@ class MultiQueryAssessment(dg.Component, dg.Resolvable, AssessmentSpec):
         )
 
     def _checked(self, context: dg.ComponentLoadContext) -> Assessment:
-        spec = AssessmentSpec(**dict(self))
+        deployment = deployment_settings()
+        spec = with_deployment_price(AssessmentSpec(**dict(self)), deployment.prices_path)
         folder = context.path if context.path.is_dir() else context.path.parent
         checked = check(spec, {file: _content(folder / file) for file in named_files(spec)})
         problems = [*self._name_problems(context), *checked.problems, *schedule_problems(spec)]
+        problems = problems or list(budget_problems(checked.assessment, deployment.provider))
         if problems:
             raise Place.of_component(context).refusal(problems)
         return checked.assessment
@@ -169,8 +173,17 @@ def _verification(assessment: Assessment, partitions: dg.PartitionsDefinition | 
 def code_version(assessment: Assessment) -> str:
     """What decides an assessment's answers, and this package's version; a change marks what was made before as stale.
 
-    When it runs, and how many rows a step takes, decide no answer.
+    When it runs, how many rows a step takes, what it costs, and how far it may go decide no answer.
     """
-    spec = assessment.spec.model_copy(update={"schedule": None, "rows_per_step": None})
+    declared = assessment.spec
+    spec = declared.model_copy(
+        update={
+            "schedule": None,
+            "rows_per_step": None,
+            "budget": None,
+            "llm": declared.llm.model_copy(update={"price": None}),
+            "errors": declared.errors.model_copy(update={"max_failures": None}),
+        }
+    )
     asked = Assessment(spec, assessment.templates, assessment.lookup).version
     return f"{version('elspeth-dagster')} {asked}"

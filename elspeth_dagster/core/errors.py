@@ -11,7 +11,10 @@
     │   │   └── OvertakenError         since another attempt or run took over
     │   ├── ErasedError            the bytes that were asked for have been erased; their hash is still there
     │   └── NotOnRecordError       asked for a run, row or call that the landscape doesn't hold
-    └── ProviderError          the LLM provider can't be used at all (key, deployment, address)
+    ├── ProviderError          the LLM provider can't be used at all (key, deployment, address)
+    └── LimitError             the run went as far as it may; what is left can be asked by a later one
+        ├── BudgetError            the next call could exceed the budget
+        └── FailuresError          more rows failed than may
 
 A question that gets no answer is not an error: it is a refused answer, a fact on record.
 """
@@ -63,3 +66,15 @@ class NotOnRecordError(LandscapeError):
 
 class ProviderError(ElspethError):
     """The LLM provider can't be used at all: wrong key, unknown deployment, nothing listens."""
+
+
+class LimitError(ElspethError):
+    """The run went as far as it may. What is answered is on record, what is left can be asked by a later run."""
+
+
+class BudgetError(LimitError):
+    """The next call could exceed the budget. Names the key, what was spent, and what to do."""
+
+
+class FailuresError(LimitError):
+    """More rows failed than `errors.max_failures` allows. Names the reasons, with examples."""

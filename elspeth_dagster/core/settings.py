@@ -8,6 +8,7 @@ ELSPETH_MAX_CONCURRENCY   how many requests of a step are in flight at most; def
 ELSPETH_MIN_CONCURRENCY   how many are in flight at least, whatever the provider refuses; default 1
 ELSPETH_REQUESTS_PER_MINUTE   for each model, by all who share the landscape; default: no limit
 ELSPETH_TOKENS_PER_MINUTE     the same of prompt and completion tokens
+ELSPETH_PRICES            a YAML or JSON file: what models and deployments cost where no list price holds
 ELSPETH_FINGERPRINT_KEY   key of the HMAC that stands for a credential on record
 """
 
@@ -45,6 +46,7 @@ class Settings:
     min_concurrency: int
     requests_per_minute: int | None
     tokens_per_minute: int | None
+    prices_path: str | None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -65,6 +67,7 @@ class Settings:
             min_concurrency=least,
             requests_per_minute=_number(env, "ELSPETH_REQUESTS_PER_MINUTE", LARGEST_LIMIT),
             tokens_per_minute=_number(env, "ELSPETH_TOKENS_PER_MINUTE", LARGEST_LIMIT),
+            prices_path=env.get("ELSPETH_PRICES") or None,
         )
 
 

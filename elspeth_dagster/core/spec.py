@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
+    RootModel,
     field_validator,
     model_validator,
 )
@@ -226,6 +227,26 @@ class AggregateSpec(SpecModel):
     )
 
 
+class PriceSpec(SpecModel):
+    """What a model costs, in US dollars, where the list of genai-prices doesn't know it or says otherwise."""
+
+    input_mtok: float = Field(ge=0, allow_inf_nan=False, description="Per million prompt tokens.", examples=[2.5])
+    output_mtok: float = Field(ge=0, allow_inf_nan=False, description="Per million completion tokens.", examples=[10])
+    cache_read_mtok: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Per million prompt tokens that the provider read from its cache; default: as `input_mtok`.",
+    )
+    requests_kcount: float | None = Field(
+        default=None, ge=0, allow_inf_nan=False, description="Per thousand calls, on top."
+    )
+
+
+class PriceList(RootModel[dict[str, PriceSpec]]):
+    """What a deployment's models cost, by the `model_name` that assessments give."""
+
+
 class LLMSpec(SpecModel):
     """The model and how it samples; the provider and its secrets belong to the deployment's `llm` resource."""
 
@@ -243,6 +264,11 @@ class LLMSpec(SpecModel):
         default={},
         description="Further fields of the request body, sent as they are.",
         examples=[{"max_completion_tokens": 500, "reasoning_effort": "low"}],
+    )
+    price: PriceSpec | None = Field(
+        default=None,
+        description="What the model costs. Default: the deployment's price for it, else the list price.",
+        examples=[{"input_mtok": 2.5, "output_mtok": 10}],
     )
 
     @field_validator("options")
@@ -383,6 +409,42 @@ class ErrorsSpec(SpecModel):
         description="ask_again: a question whose call was sent before a crash and has no reply on record is asked "
         "again; it may be paid twice. fail: it is refused, until somebody decides.",
     )
+    max_failures: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Stop when more rows than this have a refused answer: below 1 a share of the slice's rows, else a "
+        "number of rows. Default: go on to the end.",
+        examples=[0.1, 50],
+    )
+
+    @field_validator("max_failures")
+    @classmethod
+    def _is_a_share_or_a_count(cls, value: float | None) -> float | None:
+        if value is not None and value >= 1 and value % 1:
+            raise ValueError(f"{value:g} is neither a share of the rows (below 1) nor a whole number of them")
+        return value
+
+
+class BudgetSpec(SpecModel):
+    """What asking may take at most; before a call could exceed it, the run stops. A bigger budget lets it go on."""
+
+    max_cost_usd: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="The most money, in US dollars by the known prices.",
+        examples=[25],
+    )
+    max_calls: int | None = Field(
+        default=None, gt=0, description="The most calls, retries and repairs included.", examples=[20000]
+    )
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if self.max_cost_usd is None and self.max_calls is None:
+            raise ValueError("give `max_cost_usd`, `max_calls` or both, or take it out")
+        return self
 
 
 class AssessmentSpec(SpecModel):
@@ -420,6 +482,9 @@ class AssessmentSpec(SpecModel):
         description="How the reply's form is asked for: json_schema (strict), json_object, or none.",
     )
     errors: ErrorsSpec = Field(default=ErrorsSpec(), description="What a failing question and its row come to.")
+    budget: BudgetSpec | None = Field(
+        default=None, description="What asking may take at most, over a run and those that go on with it."
+    )
     schedule: str | None = Field(
         default=None,
         description="A cron expression (UTC): runs the last complete day, else every partition. Turn it on in the UI.",

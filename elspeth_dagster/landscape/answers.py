@@ -6,14 +6,14 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from elspeth_dagster.core.canonical import Json
 from elspeth_dagster.landscape import payloads
 from elspeth_dagster.landscape.records import Answer
-from elspeth_dagster.landscape.schema import answers, calls, node_states, replies
+from elspeth_dagster.landscape.schema import answers, calls, node_states, replies, rows, tokens
 from elspeth_dagster.landscape.words import AnswerStatus
 
 AT_ONCE = 500
@@ -66,6 +66,57 @@ def of_tokens(connection: sa.Connection, token_ids: Sequence[str]) -> dict[str, 
         took = taken.get(answer.call_id or "", Taken())
         given[token_id][query_key] = GivenAnswer(answer, found, took)
     return given
+
+
+class FailedRow(NamedTuple):
+    """A question that a row failed by."""
+
+    row_key: str
+    query_key: str
+    reason: str
+    detail: str | None
+
+
+def failed_rows(connection: sa.Connection, run_id: str, node_id: str, but: Iterable[str]) -> int:
+    """How many rows of a run have a refused answer, for other reasons than those of `but`, in their latest attempt."""
+    distinct = sa.select(sa.func.count(answers.c.token_id.distinct()))
+    return connection.scalar(_refused(distinct, run_id, node_id, but)) or 0
+
+
+def refusals(
+    connection: sa.Connection, run_id: str, node_id: str, but: Iterable[str], examples: int
+) -> tuple[dict[str, int], list[FailedRow]]:
+    """The same answers: how many were refused for which reason, the commonest first, and some of them."""
+    of_answer = (rows.c.row_key, answers.c.query_key, answers.c.reason, answers.c.detail)
+    found = sa.select(*of_answer).order_by(answers.c.decided_at).limit(examples)
+    counted = sa.select(answers.c.reason, sa.func.count().label("n")).group_by(answers.c.reason)
+    counts = connection.execute(_refused(counted, run_id, node_id, but).order_by(sa.desc("n"), answers.c.reason))
+    some = _refused(found, run_id, node_id, but)
+    some = some.join(tokens, tokens.c.token_id == answers.c.token_id).join(rows, rows.c.row_id == tokens.c.row_id)
+    return {row.reason: row.n for row in counts}, [FailedRow(*row) for row in connection.execute(some)]
+
+
+def _refused(selected: sa.Select[Any], run_id: str, node_id: str, but: Iterable[str]) -> sa.Select[Any]:
+    later = node_states.alias("later")
+    is_overtaken = sa.exists().where(
+        later.c.token_id == node_states.c.token_id,
+        later.c.node_id == node_states.c.node_id,
+        later.c.attempt > node_states.c.attempt,
+    )
+    return (
+        selected.select_from(node_states)
+        .join(answers, answers.c.state_id == node_states.c.state_id)
+        .where(node_states.c.run_id == run_id, node_states.c.node_id == node_id, ~is_overtaken)
+        .where(answers.c.status == AnswerStatus.REFUSED, answers.c.reason.not_in(list(but)))
+    )
+
+
+def settled(connection: sa.Connection, run_id: str, node_id: str) -> int:
+    """How many questions of a run have an answer, accepted or refused, in any attempt."""
+    of_node = sa.select(answers.c.token_id, answers.c.query_key).distinct()
+    of_node = of_node.join(node_states, node_states.c.state_id == answers.c.state_id)
+    of_node = of_node.where(node_states.c.run_id == run_id, node_states.c.node_id == node_id)
+    return connection.scalar(sa.select(sa.func.count()).select_from(of_node.subquery())) or 0
 
 
 def _latest(connection: sa.Connection, token_ids: Sequence[str]) -> dict[tuple[str, str], Answer]:

@@ -26,3 +26,18 @@ limit_buckets = sa.Table(
     comment="Operational, not evidence: what is left of a limit per minute, shared by all who ask this model.",
     sqlite_strict=True,
 )
+
+budget_shares = sa.Table(
+    "budget_shares",
+    metadata,
+    sa.Column("run_id", Name, primary_key=True),
+    sa.Column("node_id", Name, primary_key=True),
+    sa.Column("step_key", Name, primary_key=True),
+    sa.Column("holder", Name, nullable=False),
+    sa.Column("granted_nanousd", Number, nullable=False),
+    sa.Column("granted_calls", Number, nullable=False),
+    sa.Column("is_holding", Number, nullable=False),
+    sa.Column("beats", Number, nullable=False),
+    comment="Operational, not evidence: how much of a budget a step may spend, or has spent when it is over.",
+    sqlite_strict=True,
+)

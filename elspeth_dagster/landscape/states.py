@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from elspeth_dagster.core.errors import LandscapeError, OvertakenError
+from elspeth_dagster.core.errors import LandscapeError, OvertakenError, ProviderError
 from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.landscape import guards, runs
 from elspeth_dagster.landscape.ledger import Landscape, insert, now
@@ -92,6 +92,35 @@ def close(landscape: Landscape, at_work: Sequence[NodeState], why: str, *, faile
         insert(connection, _close(connection, sorted(left), why, failed=failed))
 
     landscape.decide(close_those_open)
+
+
+def end_earlier(landscape: Landscape, execution: Execution) -> None:
+    """End what earlier attempts at a step left open: they can record nothing more. What this one opened stays open."""
+    same_step = [node_states.c[name] == getattr(execution, name) for name in ("run_id", "node_id", "step_key")]
+    own = sa.and_(*(node_states.c[name] == getattr(execution, name) for name in ("retry_number", "host", "pid")))
+    left = (
+        sa.select(node_states.c.state_id)
+        .outerjoin(node_state_ends, node_state_ends.c.state_id == node_states.c.state_id)
+        .where(*same_step, ~own, node_state_ends.c.state_id.is_(None))
+    )
+
+    def close_those_left(connection: sa.Connection) -> None:
+        insert(connection, _close(connection, sorted(connection.scalars(left))))
+
+    landscape.decide(close_those_left)
+
+
+def gave_up(connection: sa.Connection, execution: Execution) -> str | None:
+    """Why another step of the same op has given the provider up in this run, if one has."""
+    of_op = (node_states.c.run_id == execution.run_id, node_states.c.node_id == execution.node_id)
+    ended = (
+        sa.select(node_state_ends.c.error)
+        .join(node_states, node_states.c.state_id == node_state_ends.c.state_id)
+        .where(*of_op, node_states.c.step_key != execution.step_key, node_state_ends.c.status == StateStatus.FAILED)
+        .where(node_state_ends.c.error.startswith(f"{ProviderError.__name__}: "))
+    )
+    error = connection.scalar(ended.limit(1))
+    return error and error.removeprefix(f"{ProviderError.__name__}: ")
 
 
 def check_goes_on(landscape: Landscape, state: NodeState) -> None:

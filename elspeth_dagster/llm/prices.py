@@ -1,4 +1,4 @@
-"""What a call cost: integer nano-dollars (10⁻⁹ USD), by the list prices that genai-prices keeps.
+"""What a call cost: integer nano-dollars (10⁻⁹ USD), by the assessment's own price or the list that genai-prices keeps.
 
 List prices know no discounts: it is an estimate to plan and to stop by, not the provider's invoice.
 The library resolves which prices hold for a model now, some 0.2 ms; that is kept for a minute (some prices change with
@@ -15,6 +15,7 @@ from functools import lru_cache
 import genai_prices
 from genai_prices.types import TieredPrices
 
+from elspeth_dagster.core.spec import PriceSpec
 from elspeth_dagster.stages.calling import Usage
 
 NANO = 10**9
@@ -42,34 +43,51 @@ class Listing:
         return self.per_call + tokens / MILLION
 
 
-def cost_nanousd(provider: str, model: str, usage: Usage | None) -> int | None:
+def listing_of(price: PriceSpec | None) -> Listing | None:
+    """The prices that an assessment declares for its model, if it does."""
+    if price is None:
+        return None
+    cached = price.input_mtok if price.cache_read_mtok is None else price.cache_read_mtok
+    per_call = _exact(price.requests_kcount or 0) / 1000
+    return Listing(per_call, _exact(price.input_mtok), _exact(cached), _exact(price.output_mtok))
+
+
+def _exact(value: float) -> Decimal:
+    return Decimal(str(value))
+
+
+def cost_nanousd(provider: str, model: str, usage: Usage | None, own: Listing | None = None) -> int | None:
     """What a call cost in nano-dollars, rounded half to even; None where model or usage is not known.
 
-    `model` is best the one that the reply names: an Azure deployment's name says nothing. `local` costs 0.
+    `own` prices go before the list's. `model` is best the one that the reply names: an Azure deployment's name says
+    nothing. `local` costs 0 where it has no price of its own.
     """
-    if provider == "local":
+    if provider == "local" and own is None:
         return 0
     if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
         return None
     cached_tokens = usage.cached_tokens or 0
     if usage.completion_tokens < 0 or not 0 <= cached_tokens <= usage.prompt_tokens:
         return None
-    listing = _listing(provider, model, int(time.time() // 60))
+    listing = own or _listing(provider, model, int(time.time() // 60))
     if listing is None:
         return None
     dollars = listing.dollars(usage.prompt_tokens, cached_tokens, usage.completion_tokens)
     return int((dollars * NANO).to_integral_value(ROUND_HALF_EVEN))
 
 
-def bound_nanousd(provider: str, model: str, request_bytes: int, max_tokens: int | None) -> int | None:
-    """The most that a call can cost by list price, in nano-dollars; None where the reply's length or the price isn't
+def bound_nanousd(
+    provider: str, model: str, request_bytes: int, max_tokens: int | None, own: Listing | None = None
+) -> int | None:
+    """The most that a call can cost, in nano-dollars; None where the reply's length or the price isn't
     known.
 
     A prompt has at most as many tokens as its request has bytes: byte-level tokenizers make no token of less than one.
     """
-    if provider != "local" and max_tokens is None:
+    is_free = provider == "local" and own is None
+    if max_tokens is None and not is_free:
         return None
-    return cost_nanousd(provider, model, Usage(request_bytes, max_tokens))
+    return cost_nanousd(provider, model, Usage(request_bytes, max_tokens), own)
 
 
 @lru_cache(maxsize=1024)

@@ -143,6 +143,11 @@ def request(spec: AssessmentSpec, question: Question, messages: list[Message], *
     return Form(spec, question, bounded_schema=bounded_schema).request(messages)
 
 
+def most_tokens(spec: AssessmentSpec) -> int | None:
+    """The most completion tokens that a reply can have; None where nothing limits it."""
+    return _most_tokens(_sampling(spec.llm))
+
+
 def _most_tokens(body: Mapping[str, Json]) -> int | None:
     limits = [body.get("max_tokens"), body.get("max_completion_tokens")]
     return min((limit for limit in limits if isinstance(limit, int)), default=None)

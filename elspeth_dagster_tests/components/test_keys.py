@@ -113,8 +113,12 @@ DEFINITIONS: dict[str, Change] = {
     "partitions.dynamic": {"partitions": {"dynamic": "tenders"}},
     "schedule": {"schedule": "0 7 * * *"},
 }
-IN_RUNS = {"source.path", "errors.repair", "errors.retry_seconds", "errors.on_unknown"}
-"""What only a run can show: walk/test_sources.py, walk/test_replies.py, walk/test_reuse.py."""
+IN_RUNS = {
+    *("source.path", "errors.repair", "errors.retry_seconds", "errors.on_unknown"),
+    *("errors.max_failures", "budget.max_cost_usd", "budget.max_calls"),
+    *("llm.price.input_mtok", "llm.price.output_mtok", "llm.price.cache_read_mtok", "llm.price.requests_kcount"),
+}
+"""What only a run can show: test_sources, test_replies, test_reuse, test_failing_early and test_budgets in walk."""
 
 
 def leaves() -> set[str]:

@@ -442,7 +442,7 @@ def test_a_template_has_the_same_text_whatever_ends_its_lines() -> None:
         ({"llm.options": {"temperature": 1}}, "set by the assessment itself"),
         ({"source.key": ["nr"]}, "not declared in `columns`"),
         ({"source.path": "rows.xlsx"}, "give `format`"),
-        ({"budget": {"max_calls": 1}}, "Extra inputs"),
+        ({"bugdet": {"max_calls": 1}}, "Extra inputs"),
     ],
 )
 def test_what_a_single_part_can_tell_is_refused_by_its_model(changes: dict[str, Any], words: str) -> None:
