@@ -174,7 +174,7 @@ def _message_of(value: object) -> str | None:
 
 
 def _number(text: str) -> float | None:
-    return float(text) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text.strip()) else None
+    return float(text.strip()) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text.strip()) else None
 
 
 def _seconds_until(http_date: str, now: datetime) -> float | None:
