@@ -112,7 +112,7 @@ def decided(connection: sa.Connection, token_ids: Sequence[str]) -> set[str]:
     return {token for page in pages for token in connection.scalars(of_page.where(token_outcomes.c.token_id.in_(page)))}
 
 
-def without_result(connection: sa.Connection, run_id: str, node_id: str) -> list[str]:
+def without_result(connection: sa.Connection, run_id: str, node_id: str) -> Iterator[str]:
     """The keys of the rows whose run did not see them through, in source order."""
     open_ones = (
         sa.select(rows.c.row_key)
@@ -122,7 +122,7 @@ def without_result(connection: sa.Connection, run_id: str, node_id: str) -> list
         .where(token_outcomes.c.outcome.is_(None) | (token_outcomes.c.outcome == Outcome.INTERRUPTED))
         .order_by(rows.c.row_index)
     )
-    return list(connection.scalars(open_ones))
+    return iter(connection.execution_options(yield_per=PAGE).scalars(open_ones))
 
 
 def in_source_order(landscape: Landscape, run_id: str, node_id: str) -> Iterator[list[AdmittedRow]]:

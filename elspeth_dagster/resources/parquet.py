@@ -11,12 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from upath import UPath
 
 from elspeth_dagster.core.errors import AuditError, OvertakenError
@@ -25,7 +22,9 @@ from elspeth_dagster.landscape import states
 from elspeth_dagster.landscape.ledger import Landscape, now
 from elspeth_dagster.landscape.records import Artifact, NodeState
 
-EXACT_TYPES = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+if TYPE_CHECKING:  # slow to import, and definitions are loaded far more often than tables
+    import pandas as pd
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,8 @@ class Table:
     `facts` are metadata that is known when all batches have come.
     """
 
-    schema: pa.Schema
-    batches: Iterator[pa.RecordBatch]
+    schema: "pa.Schema"
+    batches: Iterator["pa.RecordBatch"]
     state: NodeState
     facts: Callable[[], Mapping[str, Any]] = dict
 
@@ -53,7 +52,7 @@ class ParquetIOManager(dg.UPathIOManager):
         super().__init__(base_path=base_path)
         self._landscape = landscape
 
-    def dump_to_path(self, context: dg.OutputContext, obj: Table | pd.DataFrame, path: UPath) -> None:
+    def dump_to_path(self, context: dg.OutputContext, obj: "Table | pd.DataFrame", path: UPath) -> None:
         if not isinstance(obj, Table):
             context.add_output_metadata(_facts(_replace(obj, path)))
             return
@@ -75,9 +74,14 @@ class ParquetIOManager(dg.UPathIOManager):
                 raise dg.Failure(f"Nothing was written: {overtaken}.", allow_retries=False) from error
             raise
 
-    def load_from_path(self, context: dg.InputContext, path: UPath) -> pd.DataFrame:
+    def load_from_path(self, context: dg.InputContext, path: UPath) -> "pd.DataFrame":
+        import pandas as pd
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        exact = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
         with path.open("rb") as file:
-            frame: pd.DataFrame = pq.read_table(file).to_pandas(types_mapper=EXACT_TYPES.get)
+            frame: pd.DataFrame = pq.read_table(file).to_pandas(types_mapper=exact.get)
         return frame
 
 
@@ -93,7 +97,7 @@ def _facts(written: Written) -> dict[str, Any]:
     return {"dagster/row_count": written.rows, "sha256": written.sha256}
 
 
-def _replace(table: Table | pd.DataFrame, path: UPath, before: Callable[[], None] = lambda: None) -> Written:
+def _replace(table: "Table | pd.DataFrame", path: UPath, before: Callable[[], None] = lambda: None) -> Written:
     """Write a table aside, and put it in place unless `before` raises. What killed writes left aside goes."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*") if path.parent.exists() else ():
         left.unlink(missing_ok=True)
@@ -107,8 +111,10 @@ def _replace(table: Table | pd.DataFrame, path: UPath, before: Callable[[], None
     return written
 
 
-def _write(table: Table | pd.DataFrame, path: UPath) -> Written:
+def _write(table: "Table | pd.DataFrame", path: UPath) -> Written:
     """Write a table durably."""
+    import pyarrow.parquet as pq
+
     schema, batches = _parts(table)
     rows = 0
     with path.open("wb") as file:
@@ -120,9 +126,11 @@ def _write(table: Table | pd.DataFrame, path: UPath) -> Written:
     return Written(rows, path.stat().st_size, _sha256(path))
 
 
-def _parts(table: Table | pd.DataFrame) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+def _parts(table: "Table | pd.DataFrame") -> "tuple[pa.Schema, Iterator[pa.RecordBatch]]":
     if isinstance(table, Table):
         return table.schema, table.batches
+    import pyarrow as pa
+
     whole = pa.Table.from_pandas(table, preserve_index=False)
     return whole.schema, iter(whole.to_batches())
 
