@@ -28,7 +28,7 @@ from elspeth_dagster.stages.merging import MergedRow, merge
 from elspeth_dagster.stages.querying import questions
 
 NANO = 1e9
-TOKENS_AT_ONCE = 500
+ANSWERS_AT_ONCE = 5000
 
 
 class Collected(NamedTuple):
@@ -62,11 +62,8 @@ class Collector:
         for page in self._pages():
             fates.update(row.merged.fate for row in page)
             self._record({row.admitted.token_id: Outcome(row.merged.fate) for row in page})
-        with self._landscape.read() as connection:
-            flushed = batches.of_node(connection, self._run_id, self._aggregate_node)
-        for start in range(0, len(flushed), TOKENS_AT_ONCE):
-            some = flushed[start : start + TOKENS_AT_ONCE]
-            self._record({batch.token_id: Outcome.COMPLETED for batch in some})
+        for flushed in batches.of_node(self._landscape, self._run_id, self._aggregate_node):
+            self._record({batch.token_id: Outcome.COMPLETED for batch in flushed})
         return fates
 
     def complete(self, token_id: str) -> None:
@@ -101,7 +98,8 @@ class Collector:
         )
 
     def _answered(self) -> Iterator[list[tuple[AdmittedRow, Mapping[str, GivenAnswer]]]]:
-        for page in rows.in_source_order(self._landscape, self._run_id, self._admit_node):
+        at_once = max(1, ANSWERS_AT_ONCE // len(self._questions))
+        for page in rows.in_source_order(self._landscape, self._run_id, self._admit_node, at_once):
             with self._landscape.read() as connection:
                 given = answers.of_tokens(connection, [row.token_id for row in page])
             yield [(row, given.get(row.token_id, {})) for row in page]

@@ -4,6 +4,7 @@ Nothing but ids and counts goes from op to op: rows, prompts, replies and answer
 by the configuration that `admit_rows` put on record when the run began.
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict
@@ -139,11 +140,12 @@ def aggregate_rows(
         _check_own_run(context, landscape, admitted)
         assessment = _assessment_on_record(context, landscape)
         with states.held(landscape, execution(context), _slice_token(context, landscape)) as (_, counts):
-            flushed = list(flush_batches(landscape, context.run_id, assessment, admitted["rows"]))
-            counts.update(batches=len(flushed), shards=len({batch.shard for batch in flushed}))
-        keys = sorted({batch.shard for batch in flushed})
+            flushed = flush_batches(landscape, context.run_id, assessment, admitted["rows"])
+            batches_of = Counter(batch.shard for batch in flushed)
+            counts.update(batches=batches_of.total(), shards=len(batches_of))
+        keys = sorted(batches_of)
         estimated = _estimate(context, landscape, llm, assessment, admitted["rows"])
-    context.log.info(f"{admitted['rows']} rows in {len(flushed)} batches, asked in {len(keys)} steps")
+    context.log.info(f"{admitted['rows']} rows in {batches_of.total()} batches, asked in {len(keys)} steps")
     context.log.info(f"Before retries, repairs and what is on record already: {estimated.line()}")
     launch = admitted["launch"]
     for key in keys:

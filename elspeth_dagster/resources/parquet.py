@@ -26,6 +26,9 @@ if TYPE_CHECKING:  # slow to import, and definitions are loaded far more often t
     import pandas as pd
     import pyarrow as pa
 
+ROWS_A_GROUP = 20_000
+BYTES_A_GROUP = 8 << 20
+
 
 @dataclass(frozen=True)
 class Table:
@@ -112,18 +115,32 @@ def _replace(table: "Table | pd.DataFrame", path: UPath, before: Callable[[], No
 
 
 def _write(table: "Table | pd.DataFrame", path: UPath) -> Written:
-    """Write a table durably."""
+    """Write a table durably, a row group at a time."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema, batches = _parts(table)
     rows = 0
     with path.open("wb") as file:
         with pq.ParquetWriter(file, schema) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
-                rows += batch.num_rows
+            for group in _groups(batches):
+                writer.write_table(pa.Table.from_batches(group))
+                rows += sum(batch.num_rows for batch in group)
         _make_durable(file)
     return Written(rows, path.stat().st_size, _sha256(path))
+
+
+def _groups(batches: Iterator["pa.RecordBatch"]) -> "Iterator[list[pa.RecordBatch]]":
+    """So many batches as make a row group: few rows cost readers time, many cost us memory."""
+    group: list[pa.RecordBatch] = []
+    for batch in batches:
+        group.append(batch)
+        rows, size = sum(one.num_rows for one in group), sum(one.nbytes for one in group)
+        if rows >= ROWS_A_GROUP or size >= BYTES_A_GROUP:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def _parts(table: "Table | pd.DataFrame") -> "tuple[pa.Schema, Iterator[pa.RecordBatch]]":
