@@ -2,11 +2,12 @@
 
     python benchmarks/rows_per_step.py [--rows 2000] [--rows-per-step 100 …] [--latency-ms 0 --latency-ms 50]
 
-Two steps at a time, ten questions a row. Calls a second of the whole run, its start and end included; ratios within
-one run of this script are what to compare.
+Two steps at a time, ten questions a row. Calls a second, and CPU, of the whole run, its start and end included; ratios
+within one run of this script are what to compare.
 """
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -49,25 +50,30 @@ def main(
     if in_folder is not None:
         run_here(in_folder, starts[0])
         return
-    click.echo(f"{'start':12}{'latency':>8}{'rows a step':>12}{'steps':>7}{'s':>8}{'calls/s':>10}")
+    click.echo(f"{'start':12}{'latency':>8}{'rows a step':>12}{'steps':>7}{'s':>8}{'calls/s':>10}{'CPU s':>8}")
     for latency, start, size in product(latencies, starts, sizes):
-        seconds = measured(rows, size, latency, start, concurrency)
+        seconds, cpu = measured(rows, size, latency, start, concurrency)
         steps = -(-rows // size)
-        click.echo(f"{start:12}{latency:>8}{size:>12}{steps:>7}{seconds:>8.1f}{rows * 10 / seconds:>10.0f}")
+        click.echo(f"{start:12}{latency:>8}{size:>12}{steps:>7}{seconds:>8.1f}{rows * 10 / seconds:>10.0f}{cpu:>8.1f}")
 
 
-def measured(rows: int, size: int, latency_ms: int, start: str, concurrency: int) -> float:
-    """Seconds of a whole run."""
+def measured(rows: int, size: int, latency_ms: int, start: str, concurrency: int) -> tuple[float, float]:
+    """Seconds of a whole run, on the clock and of CPU, all its processes together."""
     with tempfile.TemporaryDirectory() as folder, FaultServer(latency_ms=latency_ms) as server:
         project = Project(Path(folder, "project"), f"sqlite:///{folder}/landscape.sqlite", server.base_url)
         project.declare(criteria=[{"name": f"c{n}"} for n in range(5)], aggregate={"rows": 50}, rows_per_step=size)
         write_rows(project.folder / "data" / "rows.csv", rows)
         env = {**os.environ, **project.env, "ELSPETH_MAX_CONCURRENCY": str(concurrency)}
         command = [sys.executable, __file__, "--in-folder", str(project.folder), "--start", start]
-        told = subprocess.run(
-            command, env=env, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-    return float(told.stdout.splitlines()[-1])
+        before = cpu_of_children()
+        told = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+        return float(told.stdout.splitlines()[-1]), cpu_of_children() - before
+
+
+def cpu_of_children() -> float:
+    """Of all processes that this one has waited for, and theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def run_here(folder: str, start: str) -> None:
