@@ -48,7 +48,7 @@ def _table(
 ) -> sa.Table:
     """A table; `by_key`: SQLite keeps its rows in the order of their key, which saves an index over it.
 
-    That is for small rows that no other index leads to (https://www.sqlite.org/withoutrowid.html).
+    That is for small rows that few other indexes lead to (https://www.sqlite.org/withoutrowid.html).
     """
     flat = [item for part in parts for item in (part if isinstance(part, tuple) else (part,))]
     return sa.Table(name, metadata, *flat, comment=comment, sqlite_strict=True, sqlite_with_rowid=not by_key)
@@ -322,9 +322,9 @@ answers = _table(
     "answers",
     "A question answered for a row: accepted with values, or refused with the reason. "
     "`call_id` is the call it comes from, also when an earlier attempt or run made it.",
-    _name("state_id"),
-    _name("token_id"),
-    _name("query_key"),
+    _name("state_id", key=True),
+    _name("token_id", key=True),
+    _name("query_key", key=True),
     _name("run_id"),
     word("status", AnswerStatus),
     _text("reason", nullable=True),
@@ -332,7 +332,7 @@ answers = _table(
     _payload("values_ref", nullable=True),
     sa.Column("call_id", Name, sa.ForeignKey("calls.call_id")),
     _instant("decided_at"),
-    sa.PrimaryKeyConstraint("token_id", "state_id", "query_key"),  # as a row's answers are looked up: by its token
+    sa.Index(None, "token_id"),
     sa.CheckConstraint("(status = 'refused') = (reason IS NOT NULL)", name="refused_has_reason"),
     sa.CheckConstraint("status = 'refused' OR (values_ref IS NOT NULL AND call_id IS NOT NULL)", name="accepted_whole"),
     _belongs_to("node_states", "state_id"),

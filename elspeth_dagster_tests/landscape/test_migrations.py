@@ -196,7 +196,7 @@ def test_an_older_schema_is_refused_until_it_is_upgraded_and_keeps_its_facts_and
     Database.open(database_url).close()
 
 
-def test_answers_and_replies_are_kept_when_their_keys_change(
+def test_answers_and_replies_are_kept_when_their_tables_are_made_anew(
     empty_url: str, dialect: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = Path(migrations.__file__).parent
