@@ -36,6 +36,8 @@ soak: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	@PYTHONPATH=. $(BIN)/python benchmarks/ask_step.py
+	@PYTHONPATH=. $(BIN)/python benchmarks/imports.py
+	@PYTHONPATH=. $(BIN)/python benchmarks/landscape_size.py --calls 10000 --calls 100000
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "elspeth_dagster needs Python 3.11 or newer: make PYTHON=python3.12 …")'

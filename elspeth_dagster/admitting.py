@@ -21,9 +21,9 @@ def admit(
     Returns how many rows and rejections there are. Raises what reading raises: SourceError.
     """
     with landscape.read() as connection:
-        known = rows.recorded_indexes(connection, run_id, node_id)
+        known = rows.recorded_until(connection, run_id, node_id)
     for records in _chunks(read):
-        new = (record for record in records if record.index not in known)
+        new = (record for record in records if record.index >= known)
         landscape.write(*(fact for record in new for fact in _facts(run_id, node_id, partition, record)))
     with landscape.read() as connection:
         return rows.counts(connection, run_id, node_id)

@@ -6,7 +6,7 @@ The tables come from the record alone, whatever step, attempt or host asked the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ import pyarrow as pa
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.canonical import Json
 from elspeth_dagster.core.errors import AuditError, LandscapeError
+from elspeth_dagster.core.naming import Some
 from elspeth_dagster.landscape import answers, batches, rows
 from elspeth_dagster.landscape.answers import GivenAnswer
 from elspeth_dagster.landscape.ledger import Landscape, now
@@ -27,8 +28,7 @@ from elspeth_dagster.stages.merging import MergedRow, merge
 from elspeth_dagster.stages.querying import questions
 
 NANO = 1e9
-NAMED = 5
-TOKENS_AT_ONCE = 500
+ANSWERS_AT_ONCE = 5000
 
 
 class Collected(NamedTuple):
@@ -62,11 +62,8 @@ class Collector:
         for page in self._pages():
             fates.update(row.merged.fate for row in page)
             self._record({row.admitted.token_id: Outcome(row.merged.fate) for row in page})
-        with self._landscape.read() as connection:
-            flushed = batches.of_node(connection, self._run_id, self._aggregate_node)
-        for start in range(0, len(flushed), TOKENS_AT_ONCE):
-            some = flushed[start : start + TOKENS_AT_ONCE]
-            self._record({batch.token_id: Outcome.COMPLETED for batch in some})
+        for flushed in batches.of_node(self._landscape, self._run_id, self._aggregate_node):
+            self._record({batch.token_id: Outcome.COMPLETED for batch in flushed})
         return fates
 
     def complete(self, token_id: str) -> None:
@@ -75,19 +72,18 @@ class Collector:
 
     def _check_all_answered(self) -> None:
         wanted = {question.key for question in self._questions}
-        lacking: list[str] = []
-        missed: list[str] = []
+        lacking, missed = Some(), Some()
         for page in self._answered():
-            lacking += [row.row.row_key for row, given in page if not wanted <= set(given)]
-            missed += [str(one.answer.detail) for _, given in page for one in given.values() if _was_missed(one)]
+            lacking.add(row.row.row_key for row, given in page if not wanted <= set(given))
+            missed.add(str(one.answer.detail) for _, given in page for one in given.values() if _was_missed(one))
         if lacking:
             raise AuditError(
-                f"{len(lacking)} rows have questions without an answer on record ({some_of(lacking)}): "
+                f"{lacking.number} rows have questions without an answer on record ({lacking}): "
                 "a step that asks them did not finish. Launch the partition again."
             )
         if missed:
             raise LandscapeError(
-                f"{len(missed)} questions can't be replayed, so the tables stay as they are. {' '.join(missed[:NAMED])}"
+                f"{missed.number} questions can't be replayed, so the tables stay as they are. {' '.join(missed.first)}"
             )
 
     def _record(self, fates: Mapping[str, Outcome]) -> None:
@@ -102,7 +98,8 @@ class Collector:
         )
 
     def _answered(self) -> Iterator[list[tuple[AdmittedRow, Mapping[str, GivenAnswer]]]]:
-        for page in rows.in_source_order(self._landscape, self._run_id, self._admit_node):
+        at_once = max(1, ANSWERS_AT_ONCE // len(self._questions))
+        for page in rows.in_source_order(self._landscape, self._run_id, self._admit_node, at_once):
             with self._landscape.read() as connection:
                 given = answers.of_tokens(connection, [row.token_id for row in page])
             yield [(row, given.get(row.token_id, {})) for row in page]
@@ -145,11 +142,6 @@ class Collector:
         key = {name: row.admitted.values[name] for name in self._spec.source.key}
         place = {**key, "row_index": row.admitted.row.row_index}
         return [{**place, "question": question.key, **_answer(row.given[question.key])} for question in self._questions]
-
-
-def some_of(names: Sequence[str]) -> str:
-    """The first of many names."""
-    return ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
 
 
 def _was_missed(given: GivenAnswer) -> bool:

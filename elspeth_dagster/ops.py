@@ -4,6 +4,7 @@ Nothing but ids and counts goes from op to op: rows, prompts, replies and answer
 by the configuration that `admit_rows` put on record when the run began.
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import pandas as pd
 import sqlalchemy as sa
 
 from elspeth_dagster.admitting import admit
@@ -20,8 +20,6 @@ from elspeth_dagster.asking import Desk
 from elspeth_dagster.breaking import Breaker
 from elspeth_dagster.budgeting import budget_of
 from elspeth_dagster.calling import Caller, Gate, Inquiry
-from elspeth_dagster.collecting import Collector, some_of
-from elspeth_dagster.comparing import Comparison
 from elspeth_dagster.conversing import Conversation
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.errors import (
@@ -34,6 +32,7 @@ from elspeth_dagster.core.errors import (
 )
 from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.core.launch import Launch
+from elspeth_dagster.core.naming import Some
 from elspeth_dagster.counting import Counts
 from elspeth_dagster.estimating import Deployment, Estimate, estimate, load_of_slice
 from elspeth_dagster.failing import Failures
@@ -56,6 +55,7 @@ from elspeth_dagster.llm.prices import listing_of
 from elspeth_dagster.pacing import Bounds, Pace, pace_of
 from elspeth_dagster.recalling import Lineage, Replay
 from elspeth_dagster.reporting import agreement_check, asking_metadata, held_back, output_metadata, progress_line
+from elspeth_dagster.resources.frames import FRAME
 from elspeth_dagster.resources.llm import LLMResource
 from elspeth_dagster.resources.source import open_source
 from elspeth_dagster.running import run
@@ -112,14 +112,12 @@ def admit_rows(context: dg.OpExecutionContext, landscape: dg.ResourceParam[Lands
 
 @dg.op(
     config_schema=ASSESSMENT_CONFIG,
-    ins={"source_rows": dg.In(pd.DataFrame, description="The upstream asset.")},
+    ins={"source_rows": dg.In(FRAME, description="The upstream asset.")},
     out=SLICE,
     description="Takes the upstream DataFrame. Every record becomes a row with a token, or a rejection with its "
     "reason; nothing is dropped. Puts the run and its configuration on record first.",
 )
-def admit_frame(
-    context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape], source_rows: pd.DataFrame
-) -> Reference:
+def admit_frame(context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape], source_rows: Any) -> Reference:
     assessment = _assessment_to_admit(context)
     source = assessment.spec.source
     with _plain_errors(context, landscape), _admitting(context, landscape, assessment) as (launch, counts):
@@ -142,11 +140,12 @@ def aggregate_rows(
         _check_own_run(context, landscape, admitted)
         assessment = _assessment_on_record(context, landscape)
         with states.held(landscape, execution(context), _slice_token(context, landscape)) as (_, counts):
-            flushed = list(flush_batches(landscape, context.run_id, assessment, admitted["rows"]))
-            counts.update(batches=len(flushed), shards=len({batch.shard for batch in flushed}))
-        keys = sorted({batch.shard for batch in flushed})
+            flushed = flush_batches(landscape, context.run_id, assessment, admitted["rows"])
+            batches_of = Counter(batch.shard for batch in flushed)
+            counts.update(batches=batches_of.total(), shards=len(batches_of))
+        keys = sorted(batches_of)
         estimated = _estimate(context, landscape, llm, assessment, admitted["rows"])
-    context.log.info(f"{admitted['rows']} rows in {len(flushed)} batches, asked in {len(keys)} steps")
+    context.log.info(f"{admitted['rows']} rows in {batches_of.total()} batches, asked in {len(keys)} steps")
     context.log.info(f"Before retries, repairs and what is on record already: {estimated.line()}")
     launch = admitted["launch"]
     for key in keys:
@@ -192,6 +191,9 @@ def ask_batches(
 def collect_results(
     context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape], manifest: Reference, asked: list[Reference]
 ) -> Iterator[dg.Output[Any]]:
+    # Here, because definitions are loaded far more often than tables are made, and pyarrow is slow to import.
+    from elspeth_dagster.collecting import Collector
+
     with _plain_errors(context, landscape):
         _check_own_run(context, landscape, manifest)
         _check_complete(manifest, asked)
@@ -240,6 +242,8 @@ def collect_results(
 def verify_answers(
     context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape], llm: LLMResource
 ) -> Iterator[dg.Output[Any] | dg.AssetCheckResult]:
+    from elspeth_dagster.comparing import Comparison  # as above
+
     config, here = context.op_config, execution(context).node_id
     with _plain_errors(context, landscape):
         verified, assessment = _to_verify(context, landscape)
@@ -319,8 +323,9 @@ def _check_own_run(context: dg.OpExecutionContext, landscape: Landscape, referen
     if (other := reference["run_id"]) == context.run_id:
         return
     with landscape.read() as connection:
-        lacking = rows.without_result(connection, other, node_id(assessment_name(context), "admit_rows"))
-    left = f" {len(lacking)} rows there have no outcome yet ({some_of(lacking)})." if lacking else ""
+        lacking = Some()
+        lacking.add(rows.without_result(connection, other, node_id(assessment_name(context), "admit_rows")))
+    left = f" {lacking.number} rows there have no outcome yet ({lacking})." if lacking else ""
     raise LandscapeError(
         f"this step was re-executed without the steps before it, whose rows belong to run {other}.{left} "
         "Launch the partition again, or re-execute all steps, or 'from asset failure': "

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Protocol
 
 import sqlalchemy as sa
@@ -24,9 +25,13 @@ from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Run
 from elspeth_dagster.landscape.replies import RecordedCall
 from elspeth_dagster.landscape.words import ReplyOutcome
+from elspeth_dagster.paging import NotReadError, Page, Pages
 from elspeth_dagster.stages.answering import Completion, Refusal, Refused, accepted_values, read_completion
 from elspeth_dagster.stages.calling import ErrorClass, is_fatal
 from elspeth_dagster.stages.querying import Request
+
+Found = tuple[RecordedCall, Completion] | None
+IsUsable = Callable[[RecordedCall, Completion], bool]
 
 
 class Memory(Protocol):
@@ -48,6 +53,7 @@ class Lineage:
         self._provider = provider
         self._on_unknown = on_unknown
         self._anywhere = anywhere
+        self._pages = Pages(landscape, run.root_run_id)
         with landscape.read() as connection:
             self._is_first = not runs.has_others_of_lineage(connection, run)
 
@@ -59,35 +65,45 @@ class Lineage:
         """
         if self._is_first and not self._anywhere and inquiry.work.state.attempt == 1:
             return None
-        found, lost = await asyncio.to_thread(self._look_up, inquiry, request)
+        page = await self._pages.of(inquiry)
+        same = [call for call in page.calls_to(inquiry, request) if call.request_ref == request.ref]
+        found = await self._usable(inquiry, same, page)
+        if found is None and self._anywhere:
+            found = await asyncio.to_thread(self._elsewhere, inquiry, request)
         if found is None:
-            if lost is not None:
-                self._go_on_from(lost, inquiry)
+            self._go_on_from(same, inquiry)
             return None
         call, completion = found
         inquiry.last_call = call.call_id
         return completion
 
-    def _look_up(
-        self, inquiry: Inquiry, request: Request
-    ) -> tuple[tuple[RecordedCall, Completion] | None, RecordedCall | None]:
-        """The newest usable reply, and the last call that no response has come to."""
+    async def _usable(self, inquiry: Inquiry, same: Sequence[RecordedCall], page: Page) -> Found:
+        """The newest reply of the lineage that can be used, from the page or else from the record."""
+
+        def is_usable(call: RecordedCall, completion: Completion) -> bool:
+            return self._anywhere or not call.is_settled or _is_accepted(completion, inquiry)
+
+        try:
+            return _newest(page.body, same, is_usable)
+        except NotReadError:
+            return await asyncio.to_thread(self._newest_on_record, same, is_usable)
+
+    def _newest_on_record(self, same: Sequence[RecordedCall], is_usable: IsUsable) -> Found:
+        with self._landscape.read() as connection:
+            return _newest(partial(payloads.read, connection), same, is_usable)
+
+    def _elsewhere(self, inquiry: Inquiry, request: Request) -> Found:
         key = inquiry.member.row_key, inquiry.question.key, request.question_hash
         with self._landscape.read() as connection:
-            known = replies.in_lineage(connection, self._run.root_run_id, inquiry.work.state.node_id, *key)
-            same = [call for call in known if call.request_ref == request.ref]
-            found = _newest(
-                connection,
-                same,
-                lambda call, completion: self._anywhere or not call.is_settled or _is_accepted(completion, inquiry),
-            )
-            if found is None and self._anywhere:
-                others = replies.anywhere(connection, self._provider, *key, but=self._run.run_id)
-                found = _best(connection, others, inquiry)
-        sent = [call for call in same if call.error_class != ErrorClass.NOT_SENT]
-        return found, sent[-1] if sent and sent[-1].is_open else None
+            others = replies.anywhere(connection, self._provider, *key, but=self._run.run_id)
+            return _best(partial(payloads.read, connection), others, inquiry)
 
-    def _go_on_from(self, lost: RecordedCall, inquiry: Inquiry) -> None:
+    def _go_on_from(self, same: Sequence[RecordedCall], inquiry: Inquiry) -> None:
+        """From the last call, where no response has come to it."""
+        sent = [call for call in same if call.error_class != ErrorClass.NOT_SENT]
+        lost = sent[-1] if sent and sent[-1].is_open else None
+        if lost is None:
+            return
         if lost.is_unknown and self._on_unknown == "fail":
             raise _uncertain(lost)
         inquiry.open_key = lost.idempotency_key
@@ -101,6 +117,7 @@ class Replay:
         self._replayed = replayed
         self._node_id = node_id
         self._on_unknown = on_unknown
+        self._pages = Pages(landscape, replayed.root_run_id)
         with landscape.read() as connection:
             self.provider = replies.provider_of(connection, replayed, node_id) or ""
             self._before = runs.of_lineage_until(connection, replayed)
@@ -110,7 +127,8 @@ class Replay:
 
         Raises ProviderError for an error that stopped the step.
         """
-        call, body, stopped = await asyncio.to_thread(self._look_up, inquiry, request)
+        page = await self._pages.of(inquiry)
+        call, body, stopped = await asyncio.to_thread(self._look_up, inquiry, request, page)
         inquiry.last_call = call.call_id
         if call.outcome is ReplyOutcome.SUCCESS:
             return read_completion(body)
@@ -119,10 +137,10 @@ class Replay:
             raise ProviderError(f"run {self._replayed.run_id} was stopped by call {call.call_id}: {call.detail}")
         raise Refused(error, call.detail or "")
 
-    def _look_up(self, inquiry: Inquiry, request: Request) -> tuple[RecordedCall, bytes, bool]:
+    def _look_up(self, inquiry: Inquiry, request: Request, page: Page) -> tuple[RecordedCall, bytes, bool]:
         """The call, its reply, and whether the run stopped there: an error that no answer was made of."""
         with self._landscape.read() as connection:
-            call = self._call(connection, inquiry, request)
+            call = self._call(connection, inquiry, request, page)
             fatal = call.outcome is ReplyOutcome.ERROR and is_fatal(ErrorClass(call.error_class or ""))
             stopped = fatal and not replies.was_answered(connection, self._replayed.run_id, call.call_id)
             try:
@@ -130,21 +148,22 @@ class Replay:
             except ErasedError as error:
                 raise Refused(Refusal.ERASED, f"The reply of call {call.call_id} can't be replayed: {error}") from error
 
-    def _call(self, connection: sa.Connection, inquiry: Inquiry, request: Request) -> RecordedCall:
+    def _call(self, connection: sa.Connection, inquiry: Inquiry, request: Request, page: Page) -> RecordedCall:
         """The call whose reply the run used: its own last one, one of its lineage, the answer's, one from elsewhere."""
         key = inquiry.member.row_key, inquiry.question.key, request.question_hash
-        known = replies.in_lineage(connection, self._replayed.root_run_id, self._node_id, *key)
+        known = page.calls_to(inquiry, request)
         same = [call for call in known if call.request_ref == request.ref and call.run_id in self._before]
         own = [call for call in same if call.run_id == self._replayed.run_id and _has_come(call)]
         if own:
             return own[-1]
-        found = _newest(connection, same, lambda call, completion: True)
+        found = _newest(partial(payloads.read, connection), same, lambda call, completion: True)
         if found is not None:
             return found[0]
         if used := replies.of_answer(connection, self._replayed.run_id, self._node_id, *key):
             return used[-1]
         others = replies.anywhere(connection, self.provider, *key, but=self._replayed.run_id)
-        found = _best(connection, [call for call in others if call.sent_at < self._replayed.started_at], inquiry)
+        earlier = [call for call in others if call.sent_at < self._replayed.started_at]
+        found = _best(partial(payloads.read, connection), earlier, inquiry)
         if found is not None:
             return found[0]
         if same and same[-1].is_unknown and self._on_unknown == "fail":
@@ -160,14 +179,12 @@ def _has_come(call: RecordedCall) -> bool:
     return not call.is_unknown and call.error_class != ErrorClass.NOT_SENT
 
 
-def _newest(
-    connection: sa.Connection, known: Iterable[RecordedCall], is_usable: Callable[[RecordedCall, Completion], bool]
-) -> tuple[RecordedCall, Completion] | None:
+def _newest(read: Callable[[str], bytes], known: Iterable[RecordedCall], is_usable: IsUsable) -> Found:
     """The newest reply that is usable, and not erased."""
     answered = [call for call in known if call.outcome is ReplyOutcome.SUCCESS]
     for call in reversed(answered):
         try:
-            completion = read_completion(payloads.read(connection, call.body_ref or sha256(b"")))
+            completion = read_completion(read(call.body_ref or sha256(b"")))
         except ErasedError:
             continue
         if is_usable(call, completion):
@@ -175,14 +192,12 @@ def _newest(
     return None
 
 
-def _best(
-    connection: sa.Connection, others: Sequence[RecordedCall], inquiry: Inquiry
-) -> tuple[RecordedCall, Completion] | None:
+def _best(read: Callable[[str], bytes], others: Sequence[RecordedCall], inquiry: Inquiry) -> Found:
     """Of replies that other runs got, the first that is accepted; else this row's own first, whatever it comes to."""
-    accepted = _newest(connection, reversed(others), lambda call, completion: _is_accepted(completion, inquiry))
+    accepted = _newest(read, reversed(others), lambda call, completion: _is_accepted(completion, inquiry))
     key = (inquiry.member.row_key, inquiry.question.key)
     own = [call for call in reversed(others) if (call.row_key, call.query_key) == key]
-    return accepted or _newest(connection, own, lambda call, completion: True)
+    return accepted or _newest(read, own, lambda call, completion: True)
 
 
 def _is_accepted(completion: Completion, inquiry: Inquiry) -> bool:

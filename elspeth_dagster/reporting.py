@@ -1,16 +1,18 @@
 """What a person in the UI is told: progress in the log, and numbers that plot."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from elspeth_dagster.comparing import Comparison
 from elspeth_dagster.counting import Counts
 from elspeth_dagster.landscape.costs import CostLine, costs, total
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.states import Execution
 from elspeth_dagster.pacing import Pace
+
+if TYPE_CHECKING:
+    from elspeth_dagster.comparing import Comparison
 
 SPENT = ("reused", "calls", "retries", "repairs", "prompt_tokens", "completion_tokens")
 SUMMED = (*SPENT, "cost_nanousd", "unpriced_calls")
@@ -98,7 +100,7 @@ def _in_a_cell(text: str | None) -> str:
     return "".join(char if char.isalnum() or char in " -_.:/@" else "?" for char in text or "")
 
 
-def agreement_check(assessment: str, comparison: Comparison, least: float) -> dg.AssetCheckResult:
+def agreement_check(assessment: str, comparison: "Comparison", least: float) -> dg.AssetCheckResult:
     """Whether enough of a verification's cells came back the same. Fails where none could be compared."""
     rate = comparison.agreement
     return dg.AssetCheckResult(

@@ -54,11 +54,13 @@ class Verification:
         self.sampled = {row.row.row_key: drawn for row, drawn in self._drawn(share)}
         with self._landscape.read() as connection:
             known = rows.recorded_indexes(connection, self._run_id, self._node_id)
-        admitted = [row for page in self._rows() for row in page if row.row.row_key in self.sampled]
-        self._landscape.write(*(fact for row in admitted if row.row.row_index not in known for fact in self._copy(row)))
-        with self._landscape.read() as connection:
-            flushed = batches.of_node(connection, self._run_id, self._node_id)
-        return flushed or self._flush()
+        for page in self._rows():
+            new = (row for row in page if row.row.row_key in self.sampled and row.row.row_index not in known)
+            self._landscape.write(*(fact for row in new for fact in self._copy(row)))
+        return self._batches() or self._flush()
+
+    def _batches(self) -> list[Batch]:
+        return [batch for page in batches.of_node(self._landscape, self._run_id, self._node_id) for batch in page]
 
     def _rows(self) -> Iterator[list[AdmittedRow]]:
         return rows.in_source_order(self._landscape, self._verified.run_id, f"{self.assessment.spec.name}.admit_rows")
@@ -116,8 +118,8 @@ class Verification:
     def fates(self, state: NodeState) -> list[TokenOutcome]:
         """The outcomes of the tokens of this walk that have none: asked again, they have gone their way."""
         tokens = [row.token_id for page in self._own_rows() for row in page]
+        tokens += [batch.token_id for batch in self._batches()]
         with self._landscape.read() as connection:
-            tokens += [batch.token_id for batch in batches.of_node(connection, self._run_id, self._node_id)]
             decided = rows.decided(connection, tokens := [*tokens, state.token_id])
         when = now()
         return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -10,9 +11,12 @@ import sqlalchemy as sa
 from elspeth_dagster.core.canonical import Json
 from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.landscape import payloads
+from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Batch, BatchMember, Fact, Token, TokenParent
 from elspeth_dagster.landscape.schema import batch_members, batches, rows, tokens
 from elspeth_dagster.landscape.words import TokenKind, Trigger
+
+PAGE = 500
 
 
 class Member(NamedTuple):
@@ -34,10 +38,18 @@ def flush(
     return batch, [Token(batch.token_id, run_id, TokenKind.BATCH, None), *parents, batch, *held]
 
 
-def of_node(connection: sa.Connection, run_id: str, node_id: str) -> list[Batch]:
-    """A node's batches, in the order in which they were flushed."""
+def of_node(landscape: Landscape, run_id: str, node_id: str) -> Iterator[list[Batch]]:
+    """Pages of a node's batches, in the order in which they were flushed."""
+    last = -1
     here = batches.select().where(batches.c.run_id == run_id, batches.c.node_id == node_id)
-    return [Batch(*row) for row in connection.execute(here.order_by(batches.c.ordinal))]
+    in_order = here.order_by(batches.c.ordinal).limit(PAGE)
+    while True:
+        with landscape.read() as connection:
+            page = [Batch(*row) for row in connection.execute(in_order.where(batches.c.ordinal > last))]
+        if not page:
+            return
+        yield page
+        last = page[-1].ordinal
 
 
 def of_shard(connection: sa.Connection, run_id: str, node_id: str, shard: str) -> list[Batch]:

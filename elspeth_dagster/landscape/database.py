@@ -34,7 +34,7 @@ T = TypeVar("T")
 PATIENCE = 60.0  # seconds for which a database that is away or busy is waited for
 STARTING = 10.0  # the same when it is opened: a server that is just starting
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
-SQLITE_SETTINGS = {"foreign_keys": 1, "synchronous": 2, "journal_mode": "wal"}
+SQLITE_SETTINGS = {"foreign_keys": 1, "synchronous": 2, "journal_mode": "wal", "wal_autocheckpoint": 4000}
 POSTGRESQL_SETTINGS = {
     "fsync": "it could lose commits it has acknowledged",
     "full_page_writes": "it could lose commits it has acknowledged",

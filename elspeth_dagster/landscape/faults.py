@@ -14,7 +14,6 @@ from __future__ import annotations
 import sqlite3
 from enum import Enum, auto
 
-import psycopg
 import sqlalchemy as sa
 
 from elspeth_dagster.core.errors import AuditError, StorageError
@@ -76,12 +75,14 @@ def fault_of(error: sa.exc.SQLAlchemyError) -> Fault:
         return Fault.BUSY  # all connections of this process are in use
     if isinstance(cause, sqlite3.Error):
         return OF_SQLITE.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF, Fault.REFUSED)  # without the extension
-    if isinstance(cause, psycopg.Error):
-        return _of_postgresql(cause, gone=getattr(error, "connection_invalidated", False))
-    return Fault.REFUSED
+    return _of_postgresql(cause, gone=getattr(error, "connection_invalidated", False))
 
 
-def _of_postgresql(error: psycopg.Error, *, gone: bool) -> Fault:
+def _of_postgresql(error: BaseException | None, *, gone: bool) -> Fault:
+    import psycopg  # which is slow, and where all goes well, or on SQLite, not needed
+
+    if not isinstance(error, psycopg.Error):
+        return Fault.REFUSED
     state = error.sqlstate
     if state is None:  # it doesn't come from the server
         return Fault.LOST if gone or isinstance(error, psycopg.OperationalError) else Fault.REFUSED

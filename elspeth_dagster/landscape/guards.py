@@ -2,8 +2,8 @@
 
 They refuse UPDATE, DELETE, TRUNCATE and INSERT OR REPLACE. SQLite's REPLACE deletes a row without firing its DELETE
 trigger (recursive_triggers is off by default, https://www.sqlite.org/lang_conflict.html), so an insert that meets a
-row with one of its keys, or with its rowid, is refused as well. PostgreSQL's ON CONFLICT DO UPDATE fires the UPDATE
-trigger. Its triggers are ENABLE ALWAYS, so that session_replication_role doesn't pass them by.
+row with one of its keys, or with its rowid where it has one, is refused as well. PostgreSQL's ON CONFLICT DO UPDATE
+fires the UPDATE trigger. Its triggers are ENABLE ALWAYS, so that session_replication_role doesn't pass them by.
 
 What belongs to a run is refused once the run's end is on record, and what a state did once the state's end is: a step
 that outlived its run, or that another attempt has taken over from, leaves nothing behind. (Its late replies meet those
@@ -36,7 +36,7 @@ def _sqlite_guards() -> Iterator[str]:
         grows = f"{table.name} only grows: its records are never changed or removed"
         for verb in ("UPDATE", "DELETE"):
             yield from _sqlite_trigger(table, f"no_{verb.lower()}", f"BEFORE {verb}", "1", grows)
-        for number, key in enumerate([("rowid",), *_unique_keys(table)]):
+        for number, key in enumerate([*_rowid(table), *_unique_keys(table)]):
             same = " AND ".join(f"{name} = NEW.{name}" for name in key)
             there = f"EXISTS (SELECT 1 FROM {table.name} WHERE {same})"
             known = f"{table.name} only grows: a record with this key is there already"
@@ -97,6 +97,10 @@ def _fences(table: sa.Table) -> Iterator[tuple[str, str, str, str]]:
         yield "no_more", "run_id", "run_ends", RUN_ENDED
     if "state_id" in table.columns and table.name not in BEYOND_THE_ATTEMPT:
         yield "no_late", "state_id", "node_state_ends", ATTEMPT_ENDED
+
+
+def _rowid(table: sa.Table) -> list[tuple[str, ...]]:
+    return [("rowid",)] if table.dialect_options["sqlite"]["with_rowid"] else []
 
 
 def _unique_keys(table: sa.Table) -> list[tuple[str, ...]]:

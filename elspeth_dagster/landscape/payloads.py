@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import sqlalchemy as sa
 
@@ -34,11 +35,39 @@ def read_many(connection: sa.Connection, refs: Iterable[str]) -> dict[str, bytes
     return found
 
 
+def read_those_that_fit(connection: sa.Connection, refs: Iterable[str], most: int) -> dict[str, bytes]:
+    """The bytes of as many payloads as fit into so many bytes, by name; those that are erased or damaged are left out.
+
+    Who needs another one reads it by itself, and learns then what is wrong with it.
+    """
+    fitting, left = [], most
+    for ref, size in _sizes(connection, sorted(set(refs))):
+        if size <= left:
+            fitting.append(ref)
+            left -= size
+    found: dict[str, bytes] = {}
+    for payload in _stored(connection, fitting):
+        with suppress(LandscapeError):
+            found[payload.ref] = checked(payload)
+    return found
+
+
+def _sizes(connection: sa.Connection, refs: list[str]) -> Iterator[tuple[str, int]]:
+    for start in range(0, len(refs), AT_ONCE):
+        some = sa.select(payloads.c.ref, payloads.c.size).where(payloads.c.ref.in_(refs[start : start + AT_ONCE]))
+        yield from ((ref, size) for ref, size in connection.execute(some))
+
+
 def _fetch(connection: sa.Connection, refs: list[str]) -> Iterator[tuple[str, bytes]]:
+    for payload in _stored(connection, refs):
+        yield payload.ref, checked(payload)
+
+
+def _stored(connection: sa.Connection, refs: list[str]) -> Iterator[Payload]:
     for start in range(0, len(refs), AT_ONCE):
         some = payloads.select().where(payloads.c.ref.in_(refs[start : start + AT_ONCE]))
         for row in connection.execute(some):
-            yield row.ref, checked(Payload(*row))
+            yield Payload(*row)
 
 
 def checked(payload: Payload) -> bytes:

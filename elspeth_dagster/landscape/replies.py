@@ -1,15 +1,26 @@
-"""Replies on record to a question, found by the question's hash."""
+"""Replies on record: those to a lineage's rows, found by the rows' keys; those of others, by the question's hash."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from elspeth_dagster.landscape.records import Run
-from elspeth_dagster.landscape.schema import answers, calls, node_states, replies, rows, run_ends, runs, tokens
+from elspeth_dagster.landscape.schema import (
+    answers,
+    batch_members,
+    batches,
+    calls,
+    node_states,
+    replies,
+    rows,
+    run_ends,
+    runs,
+    tokens,
+)
 from elspeth_dagster.landscape.words import ReplyOutcome, RunStatus
 from elspeth_dagster.stages.calling import is_open
 
@@ -28,6 +39,7 @@ class RecordedCall(NamedTuple):
     query_key: str
     state_id: str
     request_ref: str
+    question_hash: str | None
     idempotency_key: str | None
     sent_at: datetime
     outcome: ReplyOutcome | None
@@ -49,20 +61,37 @@ class RecordedCall(NamedTuple):
 
 
 def in_lineage(
-    connection: sa.Connection, root_run_id: str, node_id: str, row_key: str, query_key: str, question_hash: str
+    connection: sa.Connection, root_run_id: str, node_id: str, row_keys: Sequence[str]
 ) -> list[RecordedCall]:
-    """The calls that put this question about this row at a node, by any run of a lineage, in the order of sending.
+    """The calls about these rows at a node, by any run of a lineage, in the order of sending.
 
     A row is the same row when its key is.
     """
-    put = _calls().where(
-        calls.c.question_hash == question_hash,
-        node_states.c.node_id == node_id,
-        calls.c.query_key == query_key,
-        rows.c.row_key == row_key,
-        runs.c.root_run_id == root_run_id,
+    known: list[RecordedCall] = []
+    for state_id, token_ids in _states_of(connection, root_run_id, node_id, row_keys).items():
+        made = _calls().where(calls.c.state_id == state_id, calls.c.token_id.in_(token_ids))
+        known += _recorded(connection.execute(made))
+    return sorted(known, key=lambda call: call.sent_at)
+
+
+def _states_of(
+    connection: sa.Connection, root_run_id: str, node_id: str, row_keys: Sequence[str]
+) -> dict[str, list[str]]:
+    """The states of a lineage's batches at a node that hold these rows, and which tokens these have there."""
+    held = (
+        sa.select(node_states.c.state_id, tokens.c.token_id)
+        .select_from(runs)
+        .join(rows, rows.c.run_id == runs.c.run_id)
+        .join(tokens, tokens.c.row_id == rows.c.row_id)
+        .join(batch_members, batch_members.c.token_id == tokens.c.token_id)
+        .join(batches, batches.c.batch_id == batch_members.c.batch_id)
+        .join(node_states, node_states.c.token_id == batches.c.token_id)
+        .where(runs.c.root_run_id == root_run_id, rows.c.row_key.in_(row_keys), node_states.c.node_id == node_id)
     )
-    return _recorded(connection.execute(put.order_by(calls.c.sent_at)))
+    found: dict[str, list[str]] = {}
+    for state_id, token_id in connection.execute(held):
+        found.setdefault(state_id, []).append(token_id)
+    return found
 
 
 def anywhere(
@@ -118,7 +147,8 @@ def provider_of(connection: sa.Connection, run: Run, node_id: str) -> str | None
 
 
 def _calls() -> sa.Select[Any]:
-    call = [calls.c[name] for name in ("query_key", "state_id", "request_ref", "idempotency_key", "sent_at")]
+    asked = ("query_key", "state_id", "request_ref", "question_hash", "idempotency_key", "sent_at")
+    call = [calls.c[name] for name in asked]
     reply = [replies.c[name] for name in ("outcome", "error_class", "detail", "http_status", "body_ref")]
     later = runs.alias("later")
     settled = (

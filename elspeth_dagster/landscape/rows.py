@@ -79,20 +79,28 @@ def rejection(
 def recorded_indexes(connection: sa.Connection, run_id: str, node_id: str) -> set[int]:
     """The positions of the records that are rows or rejections already."""
     both = sa.union_all(
-        sa.select(rows.c.row_index).where(rows.c.run_id == run_id, rows.c.node_id == node_id),
-        sa.select(row_rejections.c.row_index).where(
-            row_rejections.c.run_id == run_id, row_rejections.c.node_id == node_id
-        ),
+        sa.select(rows.c.row_index).where(*_of_node(rows, run_id, node_id)),
+        sa.select(row_rejections.c.row_index).where(*_of_node(row_rejections, run_id, node_id)),
     )
     return set(connection.scalars(both))
 
 
-def counts(connection: sa.Connection, run_id: str, node_id: str) -> tuple[int, int]:
-    """How many rows and how many rejections a node admitted."""
-    here = [
-        sa.select(sa.func.count()).where(table.c.run_id == run_id, table.c.node_id == node_id)
+def recorded_until(connection: sa.Connection, run_id: str, node_id: str) -> int:
+    """The position of the first record that isn't on record yet: a slice's records are put there in their order."""
+    last = [
+        connection.scalar(sa.select(sa.func.max(table.c.row_index)).where(*_of_node(table, run_id, node_id)))
         for table in (rows, row_rejections)
     ]
+    return max(-1 if index is None else index for index in last) + 1
+
+
+def _of_node(table: sa.Table, run_id: str, node_id: str) -> tuple[sa.ColumnElement[bool], ...]:
+    return table.c.run_id == run_id, table.c.node_id == node_id
+
+
+def counts(connection: sa.Connection, run_id: str, node_id: str) -> tuple[int, int]:
+    """How many rows and how many rejections a node admitted."""
+    here = [sa.select(sa.func.count()).where(*_of_node(table, run_id, node_id)) for table in (rows, row_rejections)]
     return connection.scalar(here[0]) or 0, connection.scalar(here[1]) or 0
 
 
@@ -112,7 +120,7 @@ def decided(connection: sa.Connection, token_ids: Sequence[str]) -> set[str]:
     return {token for page in pages for token in connection.scalars(of_page.where(token_outcomes.c.token_id.in_(page)))}
 
 
-def without_result(connection: sa.Connection, run_id: str, node_id: str) -> list[str]:
+def without_result(connection: sa.Connection, run_id: str, node_id: str) -> Iterator[str]:
     """The keys of the rows whose run did not see them through, in source order."""
     open_ones = (
         sa.select(rows.c.row_key)
@@ -122,24 +130,26 @@ def without_result(connection: sa.Connection, run_id: str, node_id: str) -> list
         .where(token_outcomes.c.outcome.is_(None) | (token_outcomes.c.outcome == Outcome.INTERRUPTED))
         .order_by(rows.c.row_index)
     )
-    return list(connection.scalars(open_ones))
+    return iter(connection.execution_options(yield_per=PAGE).scalars(open_ones))
 
 
-def in_source_order(landscape: Landscape, run_id: str, node_id: str) -> Iterator[list[AdmittedRow]]:
+def in_source_order(
+    landscape: Landscape, run_id: str, node_id: str, rows_a_page: int = PAGE
+) -> Iterator[list[AdmittedRow]]:
     """Pages of a slice's rows."""
     last = -1
-    while page := _page(landscape, run_id, node_id, last):
+    while page := _page(landscape, run_id, node_id, last, rows_a_page):
         yield page
         last = page[-1].row.row_index
 
 
-def _page(landscape: Landscape, run_id: str, node_id: str, after: int) -> list[AdmittedRow]:
+def _page(landscape: Landscape, run_id: str, node_id: str, after: int, limit: int) -> list[AdmittedRow]:
     following = (
         sa.select(tokens.c.token_id, *rows.c)
         .join(tokens, tokens.c.row_id == rows.c.row_id)
         .where(rows.c.run_id == run_id, rows.c.node_id == node_id, rows.c.row_index > after)
         .order_by(rows.c.row_index)
-        .limit(PAGE)
+        .limit(limit)
     )
     with landscape.read() as connection:
         found = [(token_id, Row(*row)) for token_id, *row in connection.execute(following)]

@@ -11,17 +11,18 @@ import time
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import lru_cache
-
-import genai_prices
-from genai_prices.types import TieredPrices
+from typing import TYPE_CHECKING
 
 from elspeth_dagster.core.spec import PriceSpec
 from elspeth_dagster.stages.calling import Usage
 
+if TYPE_CHECKING:
+    from genai_prices.types import TieredPrices
+
+    Price = Decimal | TieredPrices
+
 NANO = 10**9
 MILLION = 10**6
-
-Price = Decimal | TieredPrices
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,8 @@ def bound_nanousd(
 @lru_cache(maxsize=1024)
 def _listing(provider: str, model: str, minute: int) -> Listing | None:
     """The model's prices in this minute; None for a model without a price for prompt and completion."""
+    import genai_prices  # slow, and definitions are loaded far more often than prices are asked
+
     try:
         nothing_used = genai_prices.calc_price(genai_prices.Usage(), model, provider_id=provider)
     except LookupError:

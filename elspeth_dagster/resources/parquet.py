@@ -11,12 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from upath import UPath
 
 from elspeth_dagster.core.errors import AuditError, OvertakenError
@@ -25,7 +22,12 @@ from elspeth_dagster.landscape import states
 from elspeth_dagster.landscape.ledger import Landscape, now
 from elspeth_dagster.landscape.records import Artifact, NodeState
 
-EXACT_TYPES = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+if TYPE_CHECKING:  # slow to import, and definitions are loaded far more often than tables
+    import pandas as pd
+    import pyarrow as pa
+
+ROWS_A_GROUP = 20_000
+BYTES_A_GROUP = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class Table:
     `facts` are metadata that is known when all batches have come.
     """
 
-    schema: pa.Schema
-    batches: Iterator[pa.RecordBatch]
+    schema: "pa.Schema"
+    batches: Iterator["pa.RecordBatch"]
     state: NodeState
     facts: Callable[[], Mapping[str, Any]] = dict
 
@@ -53,7 +55,7 @@ class ParquetIOManager(dg.UPathIOManager):
         super().__init__(base_path=base_path)
         self._landscape = landscape
 
-    def dump_to_path(self, context: dg.OutputContext, obj: Table | pd.DataFrame, path: UPath) -> None:
+    def dump_to_path(self, context: dg.OutputContext, obj: "Table | pd.DataFrame", path: UPath) -> None:
         if not isinstance(obj, Table):
             context.add_output_metadata(_facts(_replace(obj, path)))
             return
@@ -75,9 +77,14 @@ class ParquetIOManager(dg.UPathIOManager):
                 raise dg.Failure(f"Nothing was written: {overtaken}.", allow_retries=False) from error
             raise
 
-    def load_from_path(self, context: dg.InputContext, path: UPath) -> pd.DataFrame:
+    def load_from_path(self, context: dg.InputContext, path: UPath) -> "pd.DataFrame":
+        import pandas as pd
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        exact = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
         with path.open("rb") as file:
-            frame: pd.DataFrame = pq.read_table(file).to_pandas(types_mapper=EXACT_TYPES.get)
+            frame: pd.DataFrame = pq.read_table(file).to_pandas(types_mapper=exact.get)
         return frame
 
 
@@ -93,7 +100,7 @@ def _facts(written: Written) -> dict[str, Any]:
     return {"dagster/row_count": written.rows, "sha256": written.sha256}
 
 
-def _replace(table: Table | pd.DataFrame, path: UPath, before: Callable[[], None] = lambda: None) -> Written:
+def _replace(table: "Table | pd.DataFrame", path: UPath, before: Callable[[], None] = lambda: None) -> Written:
     """Write a table aside, and put it in place unless `before` raises. What killed writes left aside goes."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*") if path.parent.exists() else ():
         left.unlink(missing_ok=True)
@@ -107,22 +114,40 @@ def _replace(table: Table | pd.DataFrame, path: UPath, before: Callable[[], None
     return written
 
 
-def _write(table: Table | pd.DataFrame, path: UPath) -> Written:
-    """Write a table durably."""
+def _write(table: "Table | pd.DataFrame", path: UPath) -> Written:
+    """Write a table durably, a row group at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     schema, batches = _parts(table)
     rows = 0
     with path.open("wb") as file:
         with pq.ParquetWriter(file, schema) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
-                rows += batch.num_rows
+            for group in _groups(batches):
+                writer.write_table(pa.Table.from_batches(group))
+                rows += sum(batch.num_rows for batch in group)
         _make_durable(file)
     return Written(rows, path.stat().st_size, _sha256(path))
 
 
-def _parts(table: Table | pd.DataFrame) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+def _groups(batches: Iterator["pa.RecordBatch"]) -> "Iterator[list[pa.RecordBatch]]":
+    """So many batches as make a row group: few rows cost readers time, many cost us memory."""
+    group: list[pa.RecordBatch] = []
+    for batch in batches:
+        group.append(batch)
+        rows, size = sum(one.num_rows for one in group), sum(one.nbytes for one in group)
+        if rows >= ROWS_A_GROUP or size >= BYTES_A_GROUP:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _parts(table: "Table | pd.DataFrame") -> "tuple[pa.Schema, Iterator[pa.RecordBatch]]":
     if isinstance(table, Table):
         return table.schema, table.batches
+    import pyarrow as pa
+
     whole = pa.Table.from_pandas(table, preserve_index=False)
     return whole.schema, iter(whole.to_batches())
 

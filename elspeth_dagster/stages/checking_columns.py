@@ -7,9 +7,9 @@ from difflib import get_close_matches
 
 from elspeth_dagster.core.spec import AssessmentSpec, KeyPath, Problem
 from elspeth_dagster.stages.checking_questions import Asked
-from elspeth_dagster.stages.tabling import ANSWER_TYPES, TAKEN
+from elspeth_dagster.stages.heading import ANSWER_KINDS, TAKEN
 
-OF_THE_ANSWERS_TABLE = frozenset({"row_index", "question", *(name for name, _ in TAKEN)})
+OF_THE_ANSWERS_TABLE = frozenset({"row_index", "question", *TAKEN})
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
@@ -91,7 +91,7 @@ def _mixed_types(asked: Sequence[Asked]) -> Iterator[Problem]:
     for key_path, name in _fields(asked):
         kind = next(one.question.fields[name].type for one in asked if (*one.fields_at, name) == key_path)
         other, expected = first.setdefault(name, (key_path, kind))
-        if ANSWER_TYPES[kind] != ANSWER_TYPES[expected]:
+        if ANSWER_KINDS[kind] != ANSWER_KINDS[expected]:
             yield Problem(
                 (*key_path, "type"),
                 f"`answers` has one column for every field `{name}`: it can't be {kind} here and {expected} in "

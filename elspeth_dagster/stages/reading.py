@@ -96,7 +96,7 @@ def read_frame(frame: pd.DataFrame, name: str, source: SourceSpec) -> Iterator[R
 
 
 def _judged(found: Iterable[Found], source: SourceSpec, coerce: Coerce) -> Iterator[Record | Rejection]:
-    places: dict[str, str] = {}
+    places: dict[str, int] = {}
     for index, each in enumerate(found):
         try:
             result: Record | Rejection = _record(index, each, source, coerce, places)
@@ -106,15 +106,16 @@ def _judged(found: Iterable[Found], source: SourceSpec, coerce: Coerce) -> Itera
         yield result
 
 
-def _record(index: int, found: Found, source: SourceSpec, coerce: Coerce, places: dict[str, str]) -> Record:
+def _record(index: int, found: Found, source: SourceSpec, coerce: Coerce, places: dict[str, int]) -> Record:
     if found.refused:
         raise found.refused
     values = {column: coerce(found.fields[column], column, kind) for column, kind in source.columns.items()}
     key = _key(values, source.key)
     if key in places:
-        message = f"Key {excerpt(key)} was there already, {places[key]}; a key names one row."
+        place = f"in record {places[key]}" if found.line is None else f"on line {places[key]}"
+        message = f"Key {excerpt(key)} was there already, {place}; a key names one row."
         raise Refused(RejectionReason.REPEATED_KEY, message, source.key[0] if len(source.key) == 1 else None)
-    places[key] = f"in record {index}" if found.line is None else f"on line {found.line}"
+    places[key] = index if found.line is None else found.line
     return Record(index, found.line, key, values, found.raw)
 
 

@@ -16,38 +16,26 @@ import pyarrow as pa
 
 from elspeth_dagster.core.canonical import Json
 from elspeth_dagster.core.spec import AnswerField, AssessmentSpec
+from elspeth_dagster.stages import heading
+from elspeth_dagster.stages.heading import ANSWER_KINDS, SOURCE_KINDS
 from elspeth_dagster.stages.querying import Question, result_fields
 
-SOURCE_TYPES = {
-    "str": pa.string(),
-    "int": pa.int64(),
-    "float": pa.float64(),
-    "bool": pa.bool_(),
-    "date": pa.date32(),
-    "datetime": pa.timestamp("us", tz="UTC"),
-}
-ANSWER_TYPES = {
-    "integer": pa.int64(),
-    "number": pa.float64(),
+
+def _types(kinds: Mapping[str, str]) -> dict[str, pa.DataType]:
+    return {name: ARROW[kind] for name, kind in kinds.items()}
+
+
+ARROW = {
     "string": pa.string(),
-    "boolean": pa.bool_(),
-    "enum": pa.string(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "bool": pa.bool_(),
+    "date32": pa.date32(),
+    "timestamp[us, tz=UTC]": pa.timestamp("us", tz="UTC"),
 }
-TAKEN = [
-    ("status", pa.string()),
-    ("reason", pa.string()),
-    ("detail", pa.string()),
-    ("reused", pa.bool_()),
-    ("attempts", pa.int64()),
-    ("prompt_tokens", pa.int64()),
-    ("completion_tokens", pa.int64()),
-    ("cost_usd", pa.float64()),
-    ("latency_ms", pa.float64()),
-    ("model", pa.string()),
-    ("run_id", pa.string()),
-    ("state_id", pa.string()),
-    ("call_id", pa.string()),
-]
+SOURCE_TYPES = _types(SOURCE_KINDS)
+ANSWER_TYPES = _types(ANSWER_KINDS)
+TAKEN = list(_types(heading.TAKEN).items())
 REJECTIONS = pa.schema(
     [
         ("row_index", pa.int64()),

@@ -51,7 +51,8 @@ def changes(dialect: str) -> Statements:
         else:
             yield name, f"REPLACE INTO {name} SELECT * FROM {name}"
             yield name, f"INSERT OR REPLACE INTO {name} SELECT * FROM {name}"
-            yield name, f"INSERT OR REPLACE INTO {name} (rowid, {every}) {another_row(table)}"
+            if table.dialect_options["sqlite"]["with_rowid"]:
+                yield name, f"INSERT OR REPLACE INTO {name} (rowid, {every}) {another_row(table)}"
             yield name, f"UPDATE OR REPLACE {name} SET {some} = {some}"
             yield name, f"UPDATE OR IGNORE {name} SET {some} = {some}"
 

@@ -17,7 +17,13 @@ from elspeth_dagster.landscape.records import Payload
 from elspeth_dagster.landscape.writing import insert
 from elspeth_dagster_tests.conftest import PostgresServer
 
-PRAGMAS = {"foreign_keys": 1, "synchronous": 2, "journal_mode": "wal", "busy_timeout": 60_000}
+PRAGMAS = {
+    "foreign_keys": 1,
+    "synchronous": 2,
+    "journal_mode": "wal",
+    "busy_timeout": 60_000,
+    "wal_autocheckpoint": 4000,
+}
 PASSWORD = "s3cret-pw"
 
 
@@ -53,7 +59,8 @@ def test_every_sqlite_connection_has_the_settings_on_whatever_thread(sqlite_url:
 def test_a_bare_sqlite_connection_would_not_have_them(sqlite_url: str) -> None:
     engine = sa.create_engine(sqlite_url)
     with engine.connect() as connection:
-        assert pragmas(connection) == {"foreign_keys": 0, "synchronous": 2, "journal_mode": "wal", "busy_timeout": 5000}
+        bare = {"foreign_keys": 0, "busy_timeout": 5000, "wal_autocheckpoint": 1000}
+        assert pragmas(connection) == {**PRAGMAS, **bare}
     engine.dispose()
 
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from elspeth_dagster.core.canonical import sha256
 from elspeth_dagster.core.errors import ErasedError, LandscapeError
-from elspeth_dagster.landscape import payloads
+from elspeth_dagster.landscape import payloads, schema
 from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Payload, Run
@@ -137,3 +137,20 @@ def test_in_any_other_order_two_of_them_would_wait_for_each_other(postgresql_url
     for thread in threads:
         thread.join()
     assert len(deadlocks) == 1
+
+
+def test_as_many_payloads_are_read_as_fit_and_are_sound(database: Database) -> None:
+    first, second, damaged = sorted(
+        (Payload.of(letter * 100) for letter in (b"a", b"b", b"c")), key=lambda one: one.ref
+    )
+    with database.write() as connection:
+        insert(connection, [first, second, damaged])
+    drop_triggers(database, "payloads")
+    with database.write() as connection:
+        connection.execute(schema.payloads.update().where(schema.payloads.c.ref == damaged.ref).values(body=b"!"))
+    refs = [first.ref, second.ref, damaged.ref]
+    with database.read() as connection:
+        assert payloads.read_those_that_fit(connection, refs, 299) == {one.ref: one.data() for one in (first, second)}
+        assert payloads.read_those_that_fit(connection, refs, 300) == {one.ref: one.data() for one in (first, second)}
+        assert payloads.read_those_that_fit(connection, refs, 199) == {first.ref: first.data()}
+        assert payloads.read_those_that_fit(connection, [], 300) == {}

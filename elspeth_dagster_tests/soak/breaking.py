@@ -128,14 +128,14 @@ def resume_by_halves() -> None:
     """A launch doesn't admit again what a run that died has admitted."""
 
     def too_clever(real: Real) -> Real:
-        def recorded_indexes(connection: Any, run_id: str, node_id: str) -> set[int]:
-            ever = sa.text("SELECT row_index FROM rows WHERE node_id = :node_id")
-            found = set(connection.scalars(ever, {"node_id": node_id}))
-            return found | set(real(connection, run_id, node_id))
+        def recorded_until(connection: Any, run_id: str, node_id: str) -> int:
+            ever = sa.text("SELECT coalesce(max(row_index), -1) + 1 FROM rows WHERE node_id = :node_id")
+            found = connection.scalar(ever, {"node_id": node_id})
+            return max(found, int(real(connection, run_id, node_id)))
 
-        return recorded_indexes
+        return recorded_until
 
-    replace(f"{UNDER}.landscape.rows:recorded_indexes", too_clever)
+    replace(f"{UNDER}.landscape.rows:recorded_until", too_clever)
 
 
 def retry_in_secret() -> None:

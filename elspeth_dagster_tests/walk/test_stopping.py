@@ -134,6 +134,7 @@ def stopped(*args, real=aggregating._flushes):
         os.kill(os.getpid(), signal.SIGTERM)
 
 aggregating._flushes = stopped
+aggregating.ROWS_AT_ONCE = 2
 """
     with (sqlite_project.folder / "trial" / "definitions.py").open("a") as file:
         file.write(stopping)
