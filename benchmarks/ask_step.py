@@ -29,13 +29,14 @@ from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.core.spec import AssessmentSpec
 from elspeth_dagster.landscape import payloads, runs
 from elspeth_dagster.landscape.ledger import Landscape, now
+from elspeth_dagster.landscape.limits import Account
 from elspeth_dagster.landscape.records import Node, Payload, Run
 from elspeth_dagster.landscape.schema import calls
 from elspeth_dagster.landscape.states import Execution
 from elspeth_dagster.landscape.words import Determinism
 from elspeth_dagster.llm.providers import ProviderSettings
 from elspeth_dagster.llm.wire import Wire
-from elspeth_dagster.pacing import Bounds, account_of, pace_of
+from elspeth_dagster.pacing import Bounds, pace_of
 from elspeth_dagster.recalling import Lineage
 from elspeth_dagster.running import run
 from elspeth_dagster.stages.querying import questions
@@ -102,7 +103,7 @@ async def ask_shard(
     settings = ProviderSettings("openai", api_key="sk-benchmark-key", base_url=base_url)
     async with Wire(settings, "gpt-4o-mini", max_concurrency=concurrency) as wire:
         stop, asked = Stop(), questions(assessment)
-        account = account_of("openai", wire.head.evidence, "gpt-4o-mini")
+        account = Account("openai", wire.head.account, "gpt-4o-mini")
         pace = pace_of(landscape, account, Bounds(concurrency, concurrency), stop)
         caller = Caller(landscape, wire, "openai", "gpt-4o-mini", stop, [pace])
         await caller.begin()

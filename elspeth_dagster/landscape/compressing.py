@@ -2,8 +2,8 @@
 
 Requests and replies are short, and much of each is the same JSON around the text that matters. A preset dictionary
 holds that JSON, so that it costs next to nothing; the stream names the dictionary by its Adler-32. Any zlib reads such
-a stream, given the dictionary; streams without one are read as well. What is in the dictionary is for ever: a better
-one would stand beside it.
+a stream, given the dictionary, which is a payload of every landscape; streams without one are read as well. What is in
+the dictionary is for ever: a better one would stand beside it.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from elspeth_dagster.core.canonical import sha256
+from elspeth_dagster.landscape.compressing import COMMON
 from elspeth_dagster.landscape.records import (
     TABLES,
     Answer,
@@ -116,9 +118,10 @@ def parents_of(table: sa.Table, facts: Iterable[Fact]) -> list[Fact]:
 
 
 def recorded(connection: sa.Connection, kind: type[F]) -> list[F]:
-    """All facts of a kind that are on record."""
+    """All facts of a kind that are on record; but the dictionary, which is there from the start."""
     make: Any = kind
-    return [make(*row) for row in connection.execute(TABLES[make].select())]
+    found = [make(*row) for row in connection.execute(TABLES[make].select())]
+    return [fact for fact in found if fact[0] != sha256(COMMON)]
 
 
 def raw(fact: Fact, dialect: sa.Dialect) -> dict[str, Any]:
