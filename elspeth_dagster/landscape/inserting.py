@@ -1,19 +1,15 @@
-"""How facts become rows: parents first, many in one statement. And how they do once more, when nobody knows whether
-they have.
+"""How facts become rows: parents first. And how they do once more, when nobody knows whether they have.
 
 If the connection goes while a commit is under way, the commit may have arrived, may still arrive, or never will. So
 the second time nobody else writes meanwhile, which waits for it to be over; what is on record already is left as it
 is, and what is absent is inserted, on conflict not. Then each fact is read again and compared. A fact with other values
 than ours, or none, is an AuditError: never a second row, never a guess.
-
-A statement of many rows is one step of the database: while it runs, the thread that asks questions goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,7 +20,6 @@ from elspeth_dagster.landscape.records import TABLES, Fact, Payload
 from elspeth_dagster.landscape.schema import metadata, node_state_ends, payloads, run_ends
 
 AT_ONCE = 500
-ROWS_A_STATEMENT = (64, 16, 4, 1)
 # Parents first; ends last, since after the end of a state or a run nothing more of it is taken.
 ENDS = (node_state_ends, run_ends)
 ORDER = {table: (table in ENDS, position) for position, table in enumerate(metadata.sorted_tables)}
@@ -63,9 +58,7 @@ def _insert(connection: sa.Connection, facts: Iterable[Fact], *, if_absent: bool
         of_table = by_table[table]
         try:
             stored = [_stored(fact) for fact in (_distinct(of_table) if table is payloads else of_table)]
-            for some in _statements_full(stored):
-                sql = _sql(connection.dialect.name, table, len(some), if_absent)
-                connection.exec_driver_sql(sql, tuple(chain.from_iterable(some)))
+            connection.exec_driver_sql(_sql(connection.dialect.name, table, if_absent), stored)
         except (ValueError, TypeError, OverflowError) as error:
             raise AuditError(f"{table.name} can't hold a record: {error}") from None
 
@@ -83,25 +76,15 @@ def _distinct(facts: Iterable[Fact]) -> list[Fact]:
     return [distinct[ref].packed() for ref in sorted(distinct)]
 
 
-def _statements_full(stored: Sequence[Stored]) -> Iterator[Sequence[Stored]]:
-    """Cut into as few statements of the known sizes as there can be."""
-    start = 0
-    for size in ROWS_A_STATEMENT:
-        while len(stored) - start >= size:
-            yield stored[start : start + size]
-            start += size
-
-
 @cache
-def _sql(dialect: str, table: sa.Table, rows: int, if_absent: bool) -> str:
-    """The INSERT of so many rows. SQLite's guards refuse a key that is there before a conflict is looked at."""
+def _sql(dialect: str, table: sa.Table, if_absent: bool) -> str:
+    """The INSERT of a row. SQLite's guards refuse a key that is there before a conflict is looked at."""
     names = [column.name for column in table.columns]
-    row = f"({', '.join(['?' if dialect == 'sqlite' else '%s'] * len(names))})"
-    into, values = f"INSERT INTO {table.name} ({', '.join(names)})", f"VALUES {', '.join([row] * rows)}"
+    values = ", ".join(["?" if dialect == "sqlite" else "%s"] * len(names))
+    into = f"INSERT INTO {table.name} ({', '.join(names)})"
     if table is payloads and dialect == "sqlite":
-        known = f"EXISTS (SELECT 1 FROM {table.name} WHERE ref = column1)"
-        return f"{into} SELECT * FROM ({values}) WHERE NOT {known}"
-    return f"{into} {values}{' ON CONFLICT DO NOTHING' if if_absent or table is payloads else ''}"
+        return f"{into} SELECT {values} WHERE NOT EXISTS (SELECT 1 FROM {table.name} WHERE ref = ?1)"
+    return f"{into} VALUES ({values}){' ON CONFLICT DO NOTHING' if if_absent or table is payloads else ''}"
 
 
 def _on_record(connection: sa.Connection, facts: Iterable[Fact]) -> dict[Stored, Stored]:

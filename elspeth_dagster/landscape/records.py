@@ -27,6 +27,8 @@ from elspeth_dagster.landscape.words import (
     Trigger,
 )
 
+WORTH_COMPRESSING = 256  # bytes; of less, a quarter is saved at as much work as of more
+
 
 class Payload(NamedTuple):
     """Bytes under the name of their SHA-256; `size` counts them before compression.
@@ -46,7 +48,9 @@ class Payload(NamedTuple):
 
     def packed(self) -> Payload:
         """The payload as it is stored: compressed where that makes it smaller."""
-        packed = compressed(self.body) if self.encoding is Encoding.IDENTITY else self.body
+        if self.encoding is not Encoding.IDENTITY or self.size < WORTH_COMPRESSING:
+            return self
+        packed = compressed(self.body)
         return self._replace(encoding=Encoding.ZLIB, body=packed) if len(packed) < len(self.body) else self
 
     @property

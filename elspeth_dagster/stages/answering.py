@@ -11,9 +11,8 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from elspeth_dagster.core.canonical import Json
 from elspeth_dagster.core.spec import AnswerField
@@ -66,8 +65,7 @@ class Refused(Exception):  # noqa: N818  (a refusal is a fact about a reply, not
         self.detail = detail
 
 
-@dataclass(frozen=True)
-class Completion:
+class Completion(NamedTuple):
     """What a chat completion's body says about itself; everything may be missing."""
 
     model: str | None = None

@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 BACKOFF_BASE_SECONDS = 0.5
 BACKOFF_CAP_SECONDS = 30.0
@@ -64,8 +64,7 @@ _BY_STATUS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """What the provider says it counted, in tokens of its own; None is what it did not say, never 0."""
 
     prompt_tokens: int | None
@@ -73,8 +72,7 @@ class Usage:
     cached_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(NamedTuple):
     """What came back from one HTTP request, as it came.
 
     `error` is None exactly when a 2xx status and the whole body arrived. `status` is None when no status line did.
@@ -85,7 +83,7 @@ class Exchange:
 
     status: int | None
     body: bytes
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = {}  # noqa: RUF012  (nobody changes it)
     error: ErrorClass | None = None
     detail: str = ""
     latency_us: int = 0
