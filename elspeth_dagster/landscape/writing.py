@@ -1,8 +1,7 @@
 """How facts become durable: one writer thread per process commits what waits, together.
 
 A caller hands over facts and goes on only when they are committed. While one group is being committed the next one
-gathers, and where several callers are at work it gathers for a moment more, so durability costs a caller a few
-milliseconds and the process almost nothing. Facts handed over together
+gathers, so durability costs a caller a few milliseconds and the process almost nothing. Facts handed over together
 are committed together or not at all. Where a group is refused, each hand-over is tried by itself, so that only the
 one at fault fails, with an AuditError.
 
@@ -16,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -31,7 +29,6 @@ from elspeth_dagster.landscape.inserting import insert, insert_again
 from elspeth_dagster.landscape.records import Fact
 
 GROUP = 1024
-GATHER_SECONDS = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +98,13 @@ class Writer:
             self._waiting.put(hand_over)
 
     def _run(self) -> None:
-        group: list[_HandOver] = []
-        while group := self._next_group(among_others=len(group) > 1):
+        while group := self._next_group():
             errors = self._commit(group)
             _settle(group, errors)
 
-    def _next_group(self, *, among_others: bool) -> list[_HandOver]:
+    def _next_group(self) -> list[_HandOver]:
         group: list[_HandOver] = []
         while len(group) < GROUP:
-            if among_others and len(group) == 1:
-                time.sleep(GATHER_SECONDS)
             try:
                 hand_over = self._waiting.get(block=not group)
             except queue.Empty:
