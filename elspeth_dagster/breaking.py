@@ -52,6 +52,10 @@ class Breaker:
         self._probing += self.is_shut
         return request.question_hash, self.is_shut
 
+    def suspect(self, request: Request) -> None:
+        """This question has failed in an earlier run: it may itself be at fault."""
+        self._health.suspects.add(request.question_hash)
+
     def leave(self, taken: Passage, exchange: Exchange | None, reply: Reply | None) -> None:
         """Learn from what came back."""
         question, is_probe = taken

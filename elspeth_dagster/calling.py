@@ -66,8 +66,9 @@ class Inquiry:
 
     `has_blanks` tells whether any value of the row is blank. `last_call` is the call that its latest reply comes from,
     also when that was made earlier and is on record; `open_key` the idempotency key of a call to which no response has
-    come; `reply` what has come and goes on record together with what is made of it; `waited` the seconds that its calls
-    have waited at gates; `refusal` why it was refused in the end.
+    come; `has_failed` whether it is on record that an earlier run got transient errors for it; `reply` what has come
+    and goes on record together with what is made of it; `waited` the seconds that its calls have waited at gates;
+    `refusal` why it was refused in the end.
     """
 
     work: BatchAtWork
@@ -78,6 +79,7 @@ class Inquiry:
     tries: int = 0
     last_call: str | None = None
     open_key: str | None = None
+    has_failed: bool = False
     reply: tuple[Fact, ...] = ()
     waited: float = 0.0
     refusal: str | None = None
@@ -110,6 +112,17 @@ class Gate(Protocol):
         """The call is over: with what came back, or with None where it was not sent or its fate is not known."""
 
 
+class Watch(Gate, Protocol):
+    """The gate that watches the provider itself."""
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether the provider only fails: then a try that fails says nothing about its question."""
+
+    def suspect(self, request: Request) -> None:
+        """A question that has failed in an earlier run may itself be at fault: it says nothing about the provider."""
+
+
 @dataclass
 class _Passage:
     """What became of a call between its gates."""
@@ -121,7 +134,8 @@ class _Passage:
 class Caller:
     """Makes the calls for one model of one provider, until it is told to stop; each passes the gates, in order.
 
-    `price` is the assessment's own for its model, which goes before the list's.
+    The first gate is `watch`, where there is one. `price` is the assessment's own for its model, which goes before the
+    list's.
     """
 
     def __init__(
@@ -132,6 +146,7 @@ class Caller:
         model: str,
         stop: Stop,
         gates: Sequence[Gate] = (),
+        watch: Watch | None = None,
         price: Listing | None = None,
     ) -> None:
         self.provider = provider
@@ -141,7 +156,8 @@ class Caller:
         self._wire = wire
         self._model = model
         self._stop = stop
-        self._gates = gates
+        self._gates: Sequence[Gate] = gates if watch is None else [watch, *gates]
+        self._watch = watch
         self._price = price
         self._head = Payload.of(wire.head.evidence)
 
@@ -170,7 +186,12 @@ class Caller:
     @property
     def is_held_up(self) -> bool:
         """Whether a gate is shut until the provider answers again: a try that fails is not its question's fault."""
-        return any(getattr(gate, "is_shut", False) for gate in self._gates)
+        return self._watch is not None and self._watch.is_shut
+
+    def suspect(self, request: Request) -> None:
+        """What this asks has failed in an earlier run: that it fails again says nothing about the provider."""
+        if self._watch is not None:
+            self._watch.suspect(request)
 
     async def _made(
         self, inquiry: Inquiry, request: Request, cause: Cause, passage: _Passage

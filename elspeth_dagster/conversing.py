@@ -129,6 +129,8 @@ class Conversation:
         if found is not None:
             return found
         assert self._caller is not None  # a memory without a caller has every reply, or refuses
+        if inquiry.has_failed:
+            self._caller.suspect(put)
         return await self._ask(self._caller, inquiry, put, cause)
 
     async def _ask(self, caller: Caller, inquiry: Inquiry, put: Request, cause: Cause) -> Completion:

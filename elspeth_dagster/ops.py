@@ -5,8 +5,8 @@ by the configuration that `admit_rows` put on record when the run began.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,26 +16,20 @@ import sqlalchemy as sa
 
 from elspeth_dagster.admitting import admit
 from elspeth_dagster.aggregating import flush_batches
-from elspeth_dagster.asking import Desk
-from elspeth_dagster.breaking import Breaker
-from elspeth_dagster.budgeting import budget_of
-from elspeth_dagster.calling import Caller, Gate, Inquiry
-from elspeth_dagster.conversing import Conversation
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.errors import (
     ElspethError,
     LandscapeError,
     LimitError,
     NotOnRecordError,
-    ProviderError,
     SettingsError,
 )
 from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.core.launch import Launch
 from elspeth_dagster.core.naming import Some
 from elspeth_dagster.counting import Counts
+from elspeth_dagster.engaging import Engagement
 from elspeth_dagster.estimating import Deployment, Estimate, estimate, load_of_slice
-from elspeth_dagster.failing import Failures
 from elspeth_dagster.identity import (
     VERIFICATION,
     assessment_name,
@@ -46,23 +40,18 @@ from elspeth_dagster.identity import (
     partition_keys,
 )
 from elspeth_dagster.landscape import answers, batches, experience, rows, runs, states
-from elspeth_dagster.landscape.batches import Member
 from elspeth_dagster.landscape.ledger import Landscape
-from elspeth_dagster.landscape.limits import Account
-from elspeth_dagster.landscape.records import Batch, NodeState, Run, Token
+from elspeth_dagster.landscape.records import NodeState, Run, Token
 from elspeth_dagster.landscape.words import TokenKind
-from elspeth_dagster.llm.prices import listing_of
-from elspeth_dagster.pacing import Bounds, Pace, pace_of
-from elspeth_dagster.recalling import Lineage, Replay
+from elspeth_dagster.pacing import Pace
 from elspeth_dagster.reporting import agreement_check, asking_metadata, held_back, output_metadata, progress_line
 from elspeth_dagster.resources.frames import FRAME
 from elspeth_dagster.resources.llm import LLMResource
 from elspeth_dagster.resources.source import open_source
 from elspeth_dagster.running import run
-from elspeth_dagster.stages.querying import Question, questions
+from elspeth_dagster.stages.querying import questions
 from elspeth_dagster.stages.reading import Record, Rejection, read_frame, read_records
-from elspeth_dagster.stopping import Stop, asked_by_signals
-from elspeth_dagster.verifying import AskingAgain, Verification
+from elspeth_dagster.verifying import Verification
 
 Reference = dict[str, Any]
 LAUNCH_CONFIG = {
@@ -172,7 +161,8 @@ def ask_batches(
             aggregated_by = node_id(assessment.spec.name, "aggregate_rows")
             to_ask = batches.of_shard(connection, context.run_id, aggregated_by, shard["shard"])
         with _what_is_left_told(context, landscape, assessment, shard["rows"]):
-            asked, pace = run(_ask(context, landscape, llm, assessment, to_ask, shard))
+            engagement = _engagement(context, landscape, llm, assessment)
+            asked, pace = run(engagement.ask(to_ask, Launch(**shard["launch"]), shard["rows"]))
     context.log.info(progress_line(asked, pace))
     context.add_output_metadata(asking_metadata(asked, landscape, execution(context), pace))
     return _reference(context, shard=shard["shard"], **asdict(asked), **held_back(pace))
@@ -251,7 +241,7 @@ def verify_answers(
         with _slice_held(context, landscape) as (state, counts):
             verification = Verification(landscape, assessment, verified, context.run_id, here)
             drawn = verification.draw(config["sample"])
-            asked, pace = run(_ask_again(context, landscape, llm, verification, drawn))
+            asked, pace = run(_engagement(context, landscape, llm, assessment).ask_again(verification, drawn))
             comparison = Comparison(landscape, context.run_id, here, questions(assessment))
             table = comparison.table(verification.sampled, state)
             facts = asking_metadata(asked, landscape, execution(context), pace)
@@ -406,24 +396,6 @@ def _slice_token(context: dg.OpExecutionContext, landscape: Landscape) -> str:
     return token
 
 
-async def _ask(
-    context: dg.OpExecutionContext,
-    landscape: Landscape,
-    llm: LLMResource,
-    assessment: Assessment,
-    to_ask: list[Batch],
-    shard: Reference,
-) -> tuple[Counts, Pace | None]:
-    stop, asked, launch = Stop(), questions(assessment), Launch(**shard["launch"])
-    failures = _failures(context, landscape, assessment, shard["rows"]) if launch.mode == "ask" else []
-    with asked_by_signals(stop.ask):
-        async with _conversation(context, landscape, llm, assessment, launch, stop, failures) as (conversation, pace):
-            desk = _desk(
-                context, landscape, llm, conversation, stop, pace, lambda member: asked, len(asked), _noting(failures)
-            )
-            return await desk.ask(to_ask, execution(context)), pace
-
-
 def _estimate(
     context: dg.OpExecutionContext, landscape: Landscape, llm: LLMResource, assessment: Assessment, row_count: int
 ) -> Estimate:
@@ -432,21 +404,6 @@ def _estimate(
     with landscape.read() as connection:
         learnt = experience.of(connection, assessment.spec.name, assessment.spec.llm.model_name)
     return estimate(assessment, load, learnt, deployment)
-
-
-def _failures(
-    context: dg.OpExecutionContext, landscape: Landscape, assessment: Assessment, row_count: int
-) -> list[Failures]:
-    most = assessment.spec.errors.max_failures
-    return [] if most is None else [Failures(landscape, execution(context), most, row_count)]
-
-
-def _noting(failures: Sequence[Failures]) -> Callable[[Inquiry], None]:
-    def note(inquiry: Inquiry) -> None:
-        for one in failures:
-            one.note(inquiry)
-
-    return note
 
 
 @contextmanager
@@ -463,104 +420,10 @@ def _what_is_left_told(
         raise type(error)(f"{error} {left} of {planned} questions are left.") from error
 
 
-@asynccontextmanager
-async def _conversation(
-    context: dg.OpExecutionContext,
-    landscape: Landscape,
-    llm: LLMResource,
-    assessment: Assessment,
-    launch: Launch,
-    stop: Stop,
-    failures: Sequence[Failures],
-) -> AsyncIterator[tuple[Conversation, Pace | None]]:
-    """With the provider, at its pace; in a replay with the record alone."""
-    if launch.mode == "replay":
-        with landscape.read() as connection:
-            replayed = runs.get(connection, launch.of_run or "")
-        record = Replay(landscape, replayed, execution(context).node_id, assessment.spec.errors.on_unknown)
-        yield Conversation(landscape, assessment, record.provider, record, None), None
-    else:
-        memory = _lineage(context, landscape, llm, assessment, launch)
-        async with _calling(context, landscape, llm, assessment, stop, failures) as (caller, pace):
-            yield Conversation(landscape, assessment, llm.provider, memory, caller), pace
+def _engagement(
+    context: dg.OpExecutionContext, landscape: Landscape, llm: LLMResource, assessment: Assessment
+) -> Engagement:
+    def report(counts: Counts, pace: Pace | None) -> None:
+        context.log.info(progress_line(counts, pace))
 
-
-async def _ask_again(
-    context: dg.OpExecutionContext,
-    landscape: Landscape,
-    llm: LLMResource,
-    verification: Verification,
-    to_ask: list[Batch],
-) -> tuple[Counts, Pace]:
-    stop, assessment = Stop(), verification.assessment
-    memory = _lineage(context, landscape, llm, assessment, Launch())
-    with asked_by_signals(stop.ask):
-        async with _calling(context, landscape, llm, assessment, stop) as (caller, pace):
-            conversation = AskingAgain(verification, landscape, assessment, llm.provider, memory, caller)
-            a_row = len(questions(assessment))
-            desk = _desk(context, landscape, llm, conversation, stop, pace, verification.questions_of, a_row)
-            return await desk.ask(to_ask, execution(context)), pace
-
-
-def _lineage(
-    context: dg.OpExecutionContext, landscape: Landscape, llm: LLMResource, assessment: Assessment, launch: Launch
-) -> Lineage:
-    with landscape.read() as connection:
-        run = runs.get(connection, context.run_id)
-    on_unknown, anywhere = assessment.spec.errors.on_unknown, launch.reuse == "landscape"
-    return Lineage(landscape, run, llm.provider, on_unknown, anywhere=anywhere)
-
-
-@asynccontextmanager
-async def _calling(
-    context: dg.OpExecutionContext,
-    landscape: Landscape,
-    llm: LLMResource,
-    assessment: Assessment,
-    stop: Stop,
-    more_gates: Sequence[Gate] = (),
-) -> AsyncIterator[tuple[Caller, Pace]]:
-    spec, here, model = assessment.spec, execution(context), assessment.spec.llm.model_name
-    bounds = Bounds(llm.min_concurrency, llm.concurrency, llm.requests_per_minute, llm.tokens_per_minute)
-    _check_not_given_up(landscape, here)
-    breaker = Breaker(llm.provider, spec.errors.retry_seconds, stop)
-    async with budget_of(landscape, spec, llm.provider, here, stop) as budget, llm.wire(model) as wire:
-        account = Account(llm.provider, wire.head.account, model)
-        async with pace_of(landscape, account, bounds, stop) as pace:
-            gates = [breaker, *more_gates, *budget, pace]
-            caller = Caller(landscape, wire, llm.provider, model, stop, gates, listing_of(spec.llm.price))
-            await caller.begin()
-            yield caller, pace
-
-
-def _check_not_given_up(landscape: Landscape, here: states.Execution) -> None:
-    """What one step of a run has learnt about the provider, the next one need not learn again."""
-    with landscape.read() as connection:
-        why = states.gave_up(connection, here)
-    if why is not None:
-        raise ProviderError(f"Another step of this run has given the provider up, so nothing is sent: {why}")
-
-
-def _desk(
-    context: dg.OpExecutionContext,
-    landscape: Landscape,
-    llm: LLMResource,
-    conversation: Conversation,
-    stop: Stop,
-    pace: Pace | None,
-    questions_of: Callable[[Member], Sequence[Question]],
-    questions_a_row: int,
-    note_refusal: Callable[[Inquiry], None] = lambda inquiry: None,
-) -> Desk:
-    return Desk(
-        landscape,
-        conversation,
-        stop,
-        questions_of,
-        questions_a_row=questions_a_row,
-        max_concurrency=llm.concurrency,
-        grace_seconds=llm.grace_seconds,
-        note_refusal=note_refusal,
-        report=lambda counts: context.log.info(progress_line(counts, pace)),
-        pace=pace.told if pace else dict,
-    )
+    return Engagement(landscape, llm, assessment, execution(context), report)

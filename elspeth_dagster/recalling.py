@@ -27,7 +27,7 @@ from elspeth_dagster.landscape.replies import RecordedCall
 from elspeth_dagster.landscape.words import ReplyOutcome
 from elspeth_dagster.paging import NotReadError, Page, Pages
 from elspeth_dagster.stages.answering import Completion, Refusal, Refused, accepted_values, read_completion
-from elspeth_dagster.stages.calling import ErrorClass, is_fatal
+from elspeth_dagster.stages.calling import ErrorClass, is_fatal, is_transient
 from elspeth_dagster.stages.querying import Request
 
 Found = tuple[RecordedCall, Completion] | None
@@ -72,6 +72,7 @@ class Lineage:
             found = await asyncio.to_thread(self._elsewhere, inquiry, request)
         if found is None:
             self._go_on_from(same, inquiry)
+            inquiry.has_failed = any(call.run_id != self._run.run_id and _failed_in_passing(call) for call in same)
             return None
         call, completion = found
         inquiry.last_call = call.call_id
@@ -173,6 +174,10 @@ class Replay:
             f"Run {self._replayed.run_id} has no reply to {inquiry.question.key} of row {inquiry.member.row_key} "
             "as it would be asked now: its prompt, its model or the row is another one, or it was never asked.",
         )
+
+
+def _failed_in_passing(call: RecordedCall) -> bool:
+    return call.outcome is ReplyOutcome.ERROR and is_transient(ErrorClass(call.error_class or ""))
 
 
 def _has_come(call: RecordedCall) -> bool:

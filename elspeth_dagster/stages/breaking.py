@@ -5,7 +5,8 @@
       └───────────────────────── any answer ────────────────────────┘
 
 Whether the provider or a question is at fault can't be told from one failure. So only questions that began to fail
-after the last answer count against the provider: one that failed while others were answered may itself be at fault.
+after the last answer count against the provider: one that failed while others were answered may itself be at fault, and
+so may one that an earlier run has failed to get answered.
 Until the provider has answered a first time, only few requests are in flight: a wrong key costs a handful.
 """
 

@@ -114,6 +114,21 @@ def test_questions_that_always_fail_among_others_are_refused_and_stop_nothing(
     assert len(sqlite_project.table("failures")) == 20
 
 
+def test_where_only_such_questions_are_left_one_of_the_next_launches_ends_it(
+    sqlite_project: Project, server: FaultServer
+) -> None:
+    server.configure(rules=[{"contains": "poison", "status": 500}])
+    rows = rows_of_texts(15)
+    for row in rows[3:]:
+        row["cs1_text"] = row["cs2_text"] = f"poison {row['id']}"
+    sqlite_project.declare(errors={"retry_seconds": 1})
+    sqlite_project.write_rows(rows)
+    assert "has only failed for" in failure_of(sqlite_project.run())
+    assert any(sqlite_project.run().success for _ in range(5))
+    assert len(sqlite_project.table("failures")) == 12
+    assert len(sqlite_project.table("results")) == 3
+
+
 @pytest.mark.parametrize(("most", "allowed"), [(0.1, 20), (7, 7), (0, 0)])
 def test_more_failing_rows_than_may_stop_the_run(
     sqlite_project: Project, server: FaultServer, most: float, allowed: int
