@@ -45,7 +45,7 @@ POINTS = {
         "call_on_record_unsent": ("before", "calling:Caller._send", 20),
         "call_in_flight": ("during", "llm.wire:Wire.send", 20),
         "reply_here_unrecorded": ("after", "calling:Caller._send", 20),
-        "reply_on_record_unanswered": ("after", "calling:Caller.call", 20),
+        "reply_read_unrecorded": ("after", "calling:Caller.call", 20),
         "answer_on_record": ("after", "conversing:Conversation.settle", 20),
         "state_not_ended": ("before", "landscape.states:end", 5),
         "batch_ended": ("after", "asking:Desk._end", 3),
