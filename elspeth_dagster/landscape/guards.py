@@ -68,26 +68,40 @@ def _postgresql_guards(schema: str) -> Iterator[str]:
         ("landscape_no_more", "run_id", "run_ends", RUN_ENDED),
         ("landscape_no_late", "state_id", "node_state_ends", ATTEMPT_ENDED),
     ):
-        yield _postgresql_function(  # the schema is named, so that no temporary table can stand in for the ends
+        # One by one, so that no plan reads all ends; in this schema, so that no temporary table stands in for them.
+        yield _postgresql_function(
             function,
-            f"IF EXISTS (SELECT 1 FROM {schema}.{ends} WHERE {column} = NEW.{column}) THEN "
-            f"RAISE EXCEPTION '{refusal}'; END IF; RETURN NEW;",
+            f"FOR named IN SELECT DISTINCT {column} AS id FROM fresh LOOP "
+            f"IF EXISTS (SELECT 1 FROM {schema}.{ends} WHERE {column} = named.id) THEN "
+            f"RAISE EXCEPTION '{refusal}'; END IF; END LOOP; RETURN NULL;",
+            declaring="named record",
         )
     for table in metadata.sorted_tables:
         yield from _postgresql_trigger(table, "no_change", "UPDATE OR DELETE", "ROW", "landscape_only_grows")
         yield from _postgresql_trigger(table, "no_truncate", "TRUNCATE", "STATEMENT", "landscape_only_grows")
         for name, *_ in _fences(table):
-            yield from _postgresql_trigger(table, name, "INSERT", "ROW", f"landscape_{name}")
+            yield from _postgresql_fence(table, name)
 
 
-def _postgresql_function(name: str, body: str) -> str:
-    return f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$"
+def _postgresql_function(name: str, body: str, declaring: str = "") -> str:
+    declared = f"DECLARE {declaring}; " if declaring else ""
+    return f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ {declared}BEGIN {body} END $$"
 
 
 def _postgresql_trigger(table: sa.Table, name: str, event: str, each: str, function: str) -> Iterator[str]:
+    yield from _postgresql_trigger_of(table, name, f"BEFORE {event}", f"FOR EACH {each} EXECUTE FUNCTION {function}()")
+
+
+def _postgresql_fence(table: sa.Table, name: str) -> Iterator[str]:
+    """Looked at once for all rows of a statement, which are taken together or not at all."""
+    each = f"REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION landscape_{name}()"
+    yield from _postgresql_trigger_of(table, name, "AFTER INSERT", each)
+
+
+def _postgresql_trigger_of(table: sa.Table, name: str, event: str, what: str) -> Iterator[str]:
     trigger = f"{table.name}_{name}"
     yield f"DROP TRIGGER IF EXISTS {trigger} ON {table.name}"
-    yield f"CREATE TRIGGER {trigger} BEFORE {event} ON {table.name} FOR EACH {each} EXECUTE FUNCTION {function}()"
+    yield f"CREATE TRIGGER {trigger} {event} ON {table.name} {what}"
     yield f"ALTER TABLE {table.name} ENABLE ALWAYS TRIGGER {trigger}"
 
 

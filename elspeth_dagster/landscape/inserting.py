@@ -58,7 +58,11 @@ def _insert(connection: sa.Connection, facts: Iterable[Fact], *, if_absent: bool
         of_table = by_table[table]
         try:
             stored = [_stored(fact) for fact in (_distinct(of_table) if table is payloads else of_table)]
-            connection.exec_driver_sql(_sql(connection.dialect.name, table, if_absent), stored)
+            if connection.dialect.name == "sqlite":
+                connection.exec_driver_sql(_sqlite_insert(table, if_absent), stored)
+            elif stored:
+                columns = tuple(map(list, zip(*stored, strict=True)))
+                connection.exec_driver_sql(_postgresql_insert(table, if_absent), columns)
         except (ValueError, TypeError, OverflowError) as error:
             raise AuditError(f"{table.name} can't hold a record: {error}") from None
 
@@ -77,14 +81,38 @@ def _distinct(facts: Iterable[Fact]) -> list[Fact]:
 
 
 @cache
-def _sql(dialect: str, table: sa.Table, if_absent: bool) -> str:
-    """The INSERT of a row. SQLite's guards refuse a key that is there before a conflict is looked at."""
+def _sqlite_insert(table: sa.Table, if_absent: bool) -> str:
+    """The INSERT of a row. The guards refuse a key that is there before a conflict is looked at."""
     names = [column.name for column in table.columns]
-    values = ", ".join(["?" if dialect == "sqlite" else "%s"] * len(names))
-    into = f"INSERT INTO {table.name} ({', '.join(names)})"
-    if table is payloads and dialect == "sqlite":
+    into, values = f"INSERT INTO {table.name} ({', '.join(names)})", ", ".join("?" * len(names))
+    if table is payloads:
         return f"{into} SELECT {values} WHERE NOT EXISTS (SELECT 1 FROM {table.name} WHERE ref = ?1)"
-    return f"{into} VALUES ({values}){' ON CONFLICT DO NOTHING' if if_absent or table is payloads else ''}"
+    return f"{into} VALUES ({values}){' ON CONFLICT DO NOTHING' if if_absent else ''}"
+
+
+@cache
+def _postgresql_insert(table: sa.Table, if_absent: bool) -> str:
+    """The INSERT of many rows, a parameter for each column: one statement to plan, and one round trip."""
+    names = ", ".join(column.name for column in table.columns)
+    columns = ", ".join(f"%b::{_POSTGRESQL_TYPES[_store_as(column)]}[]" for column in table.columns)
+    on_conflict = " ON CONFLICT DO NOTHING" if if_absent or table is payloads else ""
+    return f"INSERT INTO {table.name} ({names}) SELECT * FROM unnest({columns}){on_conflict}"
+
+
+_POSTGRESQL_TYPES: dict[type[sa.types.TypeEngine[Any]], str] = {
+    sa.Text: "text",
+    sa.BigInteger: "bigint",
+    sa.LargeBinary: "bytea",
+}
+
+
+def _store_as(column: sa.Column[Any]) -> type[sa.types.TypeEngine[Any]]:
+    """The plain type below ours."""
+    kind: Any = type(column.type)
+    while kind not in _POSTGRESQL_TYPES:
+        kind = kind.impl
+    found: type[sa.types.TypeEngine[Any]] = kind
+    return found
 
 
 def _on_record(connection: sa.Connection, facts: Iterable[Fact]) -> dict[Stored, Stored]:

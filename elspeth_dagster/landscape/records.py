@@ -48,7 +48,7 @@ class Payload(NamedTuple):
 
     def packed(self) -> Payload:
         """The payload as it is stored: compressed where that makes it smaller."""
-        if self.encoding is not Encoding.IDENTITY or self.size < WORTH_COMPRESSING:
+        if self.encoding is not Encoding.IDENTITY or len(self.body) < WORTH_COMPRESSING:
             return self
         packed = compressed(self.body)
         return self._replace(encoding=Encoding.ZLIB, body=packed) if len(packed) < len(self.body) else self

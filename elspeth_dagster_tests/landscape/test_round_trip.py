@@ -76,7 +76,9 @@ def consistent(fact: Fact) -> Fact:
 
 
 def as_kept(fact: Fact) -> Fact:
-    """A fact with U+FFFD for each character of its texts that no text column keeps on both databases."""
+    """A fact with U+FFFD for each character of its texts that no text column keeps on both databases; bytes packed."""
+    if isinstance(fact, Payload):
+        return fact.packed()
     columns = TABLES[type(fact)].columns
     texts = {column.name for column in columns if isinstance(column.type, Text)}
     given = {name: value for name in texts if (value := getattr(fact, name)) is not None}
@@ -125,7 +127,7 @@ def test_a_payload_keeps_any_bytes(unchanged_database: Database) -> None:
             insert(connection, [Payload.of(data)])
             [found] = recorded(connection, Payload)
             connection.rollback()
-        assert found == Payload.of(data)
+        assert found == Payload.of(data).packed()
         assert found.data() == data
 
     round_trip()

@@ -27,7 +27,7 @@ from elspeth_dagster.landscape.migrations import WRITING
 from elspeth_dagster.landscape.records import Payload
 from elspeth_dagster.landscape.schema import payloads
 from elspeth_dagster_tests.conftest import PostgresServer
-from elspeth_dagster_tests.landscape.sample import a_token, an_open_run, count
+from elspeth_dagster_tests.landscape.sample import a_token, an_open_run, count, recorded
 from elspeth_dagster_tests.landscape.test_cut_commits import terminate
 from elspeth_dagster_tests.landscape.test_writing import tokens_seen_from_outside
 
@@ -75,7 +75,7 @@ def test_a_database_that_is_held_for_longer_than_there_is_patience_is_a_clear_st
             assert 2 <= time.monotonic() - started < 8
         landscape.write(noise(2))
         with landscape.read() as connection:
-            assert list(connection.scalars(sa.select(payloads.c.ref))) == [noise(2).ref]
+            assert [payload.ref for payload in recorded(connection, Payload)] == [noise(2).ref]
 
 
 def test_many_who_wait_for_a_database_that_is_held_are_told_together(database_url: str) -> None:

@@ -112,13 +112,14 @@ def test_every_table_is_an_artifact_with_the_hash_of_its_file(sqlite_project: Pr
 
 
 def test_a_launch_after_a_killed_run_takes_over_and_leaves_nothing_open(project: Project, server: FaultServer) -> None:
-    server.configure(first_tries={"act": "hang", "times": 1})
+    server.configure(rules=[{"act": "hang"}])
     project.declare()
     project.write_rows(rows_of_texts(2))
     run = project.launch()
     project.wait_for("SELECT count(*) FROM calls", 1)
     os.killpg(run.pid, signal.SIGKILL)
     run.communicate()
+    server.configure()
     result = project.run()
     assert result.success
     first, second = project.facts(
