@@ -181,7 +181,6 @@ def _call(state: NodeState, member: batches.Member, question: Question, index: i
         request_ref=put.ref,
         sent_at=now(),
         question_hash=put.question_hash,
-        idempotency_key=call_id,
         bound_nanousd=450_000,
     )
 

@@ -215,7 +215,7 @@ class Caller:
         if exchange is NOT_SENT:
             raise Stopped
         passage.exchange, passage.reply = exchange, reply
-        inquiry.open_key = call.idempotency_key if is_open(exchange.status, exchange.error) else None
+        inquiry.open_key = call.key if is_open(exchange.status, exchange.error) else None
         return exchange, completion
 
     async def _see_to_the_head(self) -> None:
@@ -228,7 +228,7 @@ class Caller:
     async def _send(self, call: Call, body: bytes) -> Exchange:
         if self._stop.is_closed:
             return NOT_SENT
-        return await self._wire.send(body, call.call_id, call.idempotency_key or call.call_id)
+        return await self._wire.send(body, call.call_id, call.key)
 
     async def pause(self, seconds: float) -> None:
         """Wait before the next try, but not beyond being told to stop."""
@@ -255,7 +255,7 @@ class Caller:
             request_ref=request_ref,
             sent_at=now(),
             question_hash=request.question_hash,
-            idempotency_key=inquiry.open_key or inquiry.last_call,
+            idempotency_key=inquiry.open_key,
             bound_nanousd=bound_nanousd(self.provider, self._model, len(request.body), request.max_tokens, self._price),
         )
 

@@ -107,7 +107,7 @@ class Lineage:
             return
         if lost.is_unknown and self._on_unknown == "fail":
             raise _uncertain(lost)
-        inquiry.open_key = lost.idempotency_key
+        inquiry.open_key = lost.idempotency_key or lost.call_id
 
 
 class Replay:

@@ -185,7 +185,7 @@ def test_uncertain_calls_are_listed_with_row_question_and_bound_while_the_run_go
     assert [(line["row_key"], line["outcome"]) for line in lines] == [("R1", None)] * 4
     assert {line["question"] for line in lines} == {"cs1_clarity", "cs1_depth"}
     assert [line["bound_nanousd"] is None for line in lines].count(True) == 2
-    assert all(line["idempotency_key"] == line["call_id"] or line["idempotency_key"] is None for line in lines)
+    assert all(line["idempotency_key"] == line["call_id"] for line in lines)
 
 
 def test_the_sum_of_bounds_is_told_beside_the_table(story: Story) -> None:

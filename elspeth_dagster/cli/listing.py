@@ -203,12 +203,13 @@ def _of_run(
 
 def _calls() -> sa.Select[Any]:
     call = [calls.c[name] for name in ("call_id", "run_id", "state_id")]
-    sent = ("provider", "model", "idempotency_key", "bound_nanousd", "sent_at")
-    tried = [calls.c[name] for name in ("query_attempt", "call_index", "cause", *sent)]
+    key = sa.func.coalesce(calls.c.idempotency_key, calls.c.call_id).label("idempotency_key")
+    tried = [calls.c[name] for name in ("query_attempt", "call_index", "cause", "provider", "model")]
     came = ("outcome", "error_class", "http_status", "finish_reason", "latency_us", "prompt_tokens")
     cost = ("completion_tokens", "cost_nanousd")
     return (
         sa.select(*call, rows.c.row_key, calls.c.query_key, node_states.c.attempt, *tried)
+        .add_columns(key, calls.c.bound_nanousd, calls.c.sent_at)
         .add_columns(*(replies.c[name] for name in (*came, *cost)))
         .join(node_states, node_states.c.state_id == calls.c.state_id)
         .join(tokens, tokens.c.token_id == calls.c.token_id)

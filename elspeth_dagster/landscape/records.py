@@ -198,6 +198,11 @@ class Call(NamedTuple):
     idempotency_key: str | None = None
     bound_nanousd: int | None = None
 
+    @property
+    def key(self) -> str:
+        """The idempotency key that it carries: its own id, where it isn't that of an earlier call."""
+        return self.idempotency_key or self.call_id
+
 
 class Reply(NamedTuple):
     call_id: str
