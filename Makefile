@@ -35,7 +35,8 @@ soak: $(VENV)/.installed
 	@ELSPETH_SOAK=1 $(BIN)/python -m pytest elspeth_dagster_tests/landscape/test_cut_commits.py
 
 bench: $(VENV)/.installed
-	@PYTHONPATH=. $(BIN)/python benchmarks/ask_step.py
+	@PYTHONPATH=. $(BIN)/python benchmarks/compare.py --calls 5000 --concurrency 300
+	@PYTHONPATH=. $(BIN)/python benchmarks/compare.py --latencies
 	@PYTHONPATH=. $(BIN)/python benchmarks/imports.py
 	@PYTHONPATH=. $(BIN)/python benchmarks/landscape_size.py --calls 10000 --calls 100000
 

@@ -13,10 +13,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import click
+from workload import SPEC, TEMPLATES, reply, values
 
 from elspeth_dagster.admitting import admit
 from elspeth_dagster.aggregating import flush_batches
@@ -44,20 +44,6 @@ from elspeth_dagster.stages.reading import Record
 from elspeth_dagster.stopping import Stop
 from elspeth_dagster_tests.fault_server import FaultServer
 
-TEXT = "The applicant describes the work in plain words, with figures where they matter. " * 12
-SPEC: dict[str, Any] = {
-    "name": "bench",
-    "source": {"path": "rows.csv", "key": ["id"], "columns": {"id": "str", "one": "str", "two": "str"}},
-    "aggregate": {"rows": 50},
-    "llm": {"model_name": "gpt-4o-mini", "temperature": 0, "max_tokens": 300},
-    "prompt": {"template": "ask"},
-    "case_studies": [{"name": "cs1", "inputs": {"text": "one"}}, {"name": "cs2", "inputs": {"text": "two"}}],
-    "criteria": [{"name": f"c{n}", "description": "How well does it say what it has to?"} for n in range(5)],
-    "answer": {"score": {"type": "integer", "minimum": 0, "maximum": 100}, "rationale": {"type": "string"}},
-    "errors": {"retry_seconds": 30},
-}
-TEMPLATES = {"ask": "Judge {{ criterion.name }} ({{ criterion.description }}) of this text:\n{{ row.text }}"}
-
 
 @click.command(help=__doc__)
 @click.option("--rows", default=500, show_default=True, help="Rows; each is asked ten questions.")
@@ -65,7 +51,7 @@ TEMPLATES = {"ask": "Judge {{ criterion.name }} ({{ criterion.description }}) of
 @click.option("--latency-ms", default=0, show_default=True)
 @click.option("--landscape", "url", help="A SQLAlchemy url of an empty database; default: a new SQLite file.")
 def main(rows: int, concurrency: int, latency_ms: int, url: str | None) -> None:
-    with tempfile.TemporaryDirectory() as folder, FaultServer(latency_ms=latency_ms) as server:
+    with tempfile.TemporaryDirectory() as folder, FaultServer(latency_ms=latency_ms, content=reply()) as server:
         url = url or f"sqlite:///{folder}/landscape.sqlite"
         with Landscape.open(url) as landscape:
             ours = measure(lambda: ask(landscape, server.base_url, rows, concurrency))
@@ -87,10 +73,7 @@ def ask(landscape: Landscape, base_url: str, rows: int, concurrency: int) -> flo
     assessment = Assessment(AssessmentSpec.model_validate(SPEC), TEMPLATES)
     run_id = new_id()
     begin(landscape, assessment, run_id)
-    texts = (
-        Record(n, n + 2, f"R{n}", {"id": f"R{n}", "one": f"{n} {TEXT}", "two": f"{TEXT} {n}"}, None)
-        for n in range(rows)
-    )
+    texts = (Record(number, number + 2, f"R{number}", values(number), None) for number in range(rows))
     admit(landscape, run_id, "bench.admit_rows", None, texts)
     shard = list(flush_batches(landscape, run_id, assessment, rows))
     execution = Execution(run_id, "bench.ask_batches", "bench.ask_batches[shard_00001]", 0, "localhost", os.getpid())

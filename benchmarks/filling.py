@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from workload import SPEC, TEMPLATES, prose
+
 from elspeth_dagster.admitting import admit
 from elspeth_dagster.aggregating import flush_batches
 from elspeth_dagster.collecting import Collector
@@ -28,19 +30,6 @@ from elspeth_dagster.stages.prompting import messages
 from elspeth_dagster.stages.querying import Question, Request, questions, request
 from elspeth_dagster.stages.reading import Record
 
-TEXT = "The applicant describes the work in plain words, with figures where they matter. " * 12
-SPEC: dict[str, Any] = {
-    "name": "bench",
-    "source": {"path": "rows.csv", "key": ["id"], "columns": {"id": "str", "one": "str", "two": "str"}},
-    "aggregate": {"rows": 50},
-    "llm": {"model_name": "gpt-4o-mini", "temperature": 0, "max_tokens": 300},
-    "prompt": {"template": "ask"},
-    "case_studies": [{"name": "cs1", "inputs": {"text": "one"}}, {"name": "cs2", "inputs": {"text": "two"}}],
-    "criteria": [{"name": f"c{n}", "description": "How well does it say what it has to?"} for n in range(5)],
-    "answer": {"score": {"type": "integer", "minimum": 0, "maximum": 100}, "rationale": {"type": "string"}},
-    "errors": {"retry_seconds": 30},
-}
-TEMPLATES = {"ask": "Judge {{ criterion.name }} ({{ criterion.description }}) of this text:\n{{ row.text }}"}
 HEAD = Payload.of(b'{"method":"POST","url":"http://127.0.0.1/v1/chat/completions","headers":{}}')
 WORDS = ["clear", "vague", "sound", "weak", "honest", "brief", "careful", "bold", "plain", "thin", "even", "odd"]
 
@@ -116,7 +105,11 @@ def begin(landscape: Landscape, run_id: str) -> None:
 def texts(run_id: str, rows: int) -> Iterator[Record]:
     """Rows that no other run has."""
     for n in range(rows):
-        values: dict[str, Any] = {"id": f"R{n}", "one": f"{run_id} {n} {TEXT}", "two": f"{TEXT} {n} {run_id}"}
+        values: dict[str, Any] = {
+            "id": f"R{n}",
+            "one": f"{run_id} {prose(2 * n, 1000)}",
+            "two": f"{prose(2 * n + 1, 1000)} {run_id}",
+        }
         yield Record(n, n + 2, f"R{n}", values, None)
 
 
