@@ -16,7 +16,7 @@ from pathlib import Path
 
 import aiohttp
 import click
-from workload import SPEC, TEMPLATES, reply, values
+from workload import SPEC, TEMPLATES, TEXT_LENGTH, values
 
 from elspeth_dagster.admitting import admit
 from elspeth_dagster.aggregating import flush_batches
@@ -51,7 +51,7 @@ from elspeth_dagster_tests.fault_server import FaultServer
 @click.option("--latency-ms", default=0, show_default=True)
 @click.option("--landscape", "url", help="A SQLAlchemy url of an empty database; default: a new SQLite file.")
 def main(rows: int, concurrency: int, latency_ms: int, url: str | None) -> None:
-    with tempfile.TemporaryDirectory() as folder, FaultServer(latency_ms=latency_ms, content=reply()) as server:
+    with tempfile.TemporaryDirectory() as folder, FaultServer(latency_ms=latency_ms, text_length=TEXT_LENGTH) as server:
         url = url or f"sqlite:///{folder}/landscape.sqlite"
         with Landscape.open(url) as landscape:
             ours = measure(lambda: ask(landscape, server.base_url, rows, concurrency))

@@ -17,28 +17,37 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from workload import QUESTIONS, prose
+from workload import QUESTIONS, SPEC, TEMPLATES, values
 
 MODEL = "gpt-4o-mini"
 Measured = tuple[float, float]
 
 
-def prompt(number: int) -> str:
-    """What a question asks: the row's text, and by which criterion."""
-    return f"Judge c{number % 5} (How well does it say what it has to?) of this text:\n{prose(number // 5, 1000)}"
+def requests(calls: int) -> list[bytes]:
+    """The requests that our ask step sends about so many rows × questions."""
+    from elspeth_dagster.core.assessment import Assessment
+    from elspeth_dagster.core.spec import AssessmentSpec
+    from elspeth_dagster.stages.prompting import messages
+    from elspeth_dagster.stages.querying import Form, questions
+
+    assessment = Assessment(AssessmentSpec.model_validate(SPEC), TEMPLATES)
+    asked = [(one, Form(assessment.spec, one, bounded_schema=False)) for one in questions(assessment)]
+    rows = map(values, range(calls // len(asked)))
+    return [form.request(messages(question, row, None)).body for row in rows for question, form in asked]
 
 
-def body(number: int) -> bytes:
-    """A whole request."""
-    messages = [{"role": "user", "content": prompt(number)}]
-    return json.dumps({"model": MODEL, "messages": messages, "temperature": 0, "max_tokens": 300}).encode()
+def prompts(calls: int) -> list[str]:
+    """The same questions, for peers that make requests of their own."""
+    texts = [text for row in range(calls // QUESTIONS) for text in list(values(row).values())[1:]]
+    asked = "Judge c{} (How well does it say what it has to?) of this text:\n{}"
+    return [asked.format(number, text) for text in texts for number in range(QUESTIONS // 2)]
 
 
 def measured(work: Callable[[], object]) -> Measured:
-    """Wall and CPU seconds, of this process and those that it waits for."""
-    wall, cpu = time.perf_counter(), sum(os.times()[:4])
+    """Wall and CPU seconds of this process."""
+    wall, cpu = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - wall, sum(os.times()[:4]) - cpu
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 async def in_flight(count: int, concurrency: int, ask: Callable[[int], Awaitable[object]]) -> None:
@@ -54,7 +63,7 @@ async def in_flight(count: int, concurrency: int, ask: Callable[[int], Awaitable
 def bare(url: str, calls: int, concurrency: int) -> Measured:
     import aiohttp
 
-    bodies = [body(number) for number in range(calls)]
+    bodies = requests(calls)
     headers = {"content-type": "application/json", "authorization": "Bearer sk-benchmark-key"}
 
     async def run() -> None:
@@ -63,6 +72,7 @@ def bare(url: str, calls: int, concurrency: int) -> Measured:
 
             async def ask(number: int) -> None:
                 async with session.post(f"{url}/chat/completions", data=bodies[number]) as reply:
+                    reply.raise_for_status()
                     await reply.read()
 
             await in_flight(calls, concurrency, ask)
@@ -73,14 +83,13 @@ def bare(url: str, calls: int, concurrency: int) -> Measured:
 def openai_sdk(url: str, calls: int, concurrency: int) -> Measured:
     import openai
 
-    prompts = [prompt(number) for number in range(calls)]
+    bodies = [json.loads(request) for request in requests(calls)]
 
     async def run() -> None:
         async with openai.AsyncOpenAI(api_key="sk-benchmark-key", base_url=url, max_retries=0) as client:
 
             async def ask(number: int) -> None:
-                messages: Any = [{"role": "user", "content": prompts[number]}]
-                await client.chat.completions.create(model=MODEL, messages=messages, temperature=0, max_tokens=300)
+                await client.chat.completions.create(**bodies[number])
 
             await in_flight(calls, concurrency, ask)
 
@@ -102,7 +111,7 @@ def curator(url: str, calls: int, concurrency: int) -> Measured:
 
     limits = {"max_concurrent_requests": concurrency, "max_requests_per_minute": 10**7, "max_tokens_per_minute": 10**10}
     judge = Judge(model_name=MODEL, backend="openai", backend_params={"base_url": url, **limits})
-    rows = [{"prompt": prompt(number)} for number in range(calls)]
+    rows = [{"prompt": prompt} for prompt in prompts(calls)]
     with tempfile.TemporaryDirectory() as folder:
         return measured(lambda: judge(rows, working_dir=folder))
 
@@ -113,7 +122,7 @@ def inspect(url: str, calls: int, concurrency: int) -> Measured:
     from inspect_ai.dataset import MemoryDataset, Sample
     from inspect_ai.solver import generate
 
-    task = Task(dataset=MemoryDataset([Sample(input=prompt(number)) for number in range(calls)]), solver=generate())
+    task = Task(dataset=MemoryDataset([Sample(input=prompt) for prompt in prompts(calls)]), solver=generate())
     many: Any = {"max_connections": concurrency, "max_samples": concurrency, "log_model_api": True}
     with tempfile.TemporaryDirectory() as folder:
         return measured(lambda: ask_all(task, model="openai-api/fake/fake", display="none", log_dir=folder, **many))
@@ -130,13 +139,15 @@ def ours(url: str, calls: int, concurrency: int) -> Measured:
             wall = ask_step.ask(landscape, url, calls // QUESTIONS, concurrency)
         file = Path(folder, "landscape.sqlite")
         if file.exists():
-            print(f"{file.stat().st_size / calls:.0f} bytes a call on record", file=sys.stderr)
+            KEPT.append(file.stat().st_size / calls)
         return wall, ask_step.ASK_CPU[0]
 
 
+KEPT: list[float] = []
+"""Bytes a call that are on record."""
 SUBJECTS = {"bare": bare, "ours": ours, "openai": openai_sdk, "curator": curator, "inspect": inspect}
 
 if __name__ == "__main__":
     name, base_url, count, at_once = sys.argv[1:5]
     seconds, cpu_seconds = SUBJECTS[name](base_url, int(count), int(at_once))
-    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds}))
+    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "kept": KEPT[0] if KEPT else None}))

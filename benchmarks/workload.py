@@ -33,9 +33,7 @@ def prose(number: int, characters: int) -> str:
     return text[:characters].rstrip()
 
 
-def reply() -> dict[str, object]:
-    """What the provider says to each question: a score, and 200 characters of why."""
-    return {"score": 41, "rationale": prose(41, 200)}
+TEXT_LENGTH = 200  # characters of why, in every reply
 
 
 SPEC: dict[str, Any] = {

@@ -40,6 +40,7 @@ Behaviour (`POST /config`; what is left out is as it was at the start):
     headers          {name: value} of every reply
     content          the content of an answer without schema: an object or text
     reports          {field: value} of every completion: another model, another system_fingerprint
+    text_length      how long the texts of an answer are at least, each its own; default 0
     content_by       try (default): each try of a body gets another content; body: they all get the same
     expected_key     the key that gets in; echo_key: whether a 401 repeats the key it got
     huge_bytes       the length of the content of `huge`
@@ -87,6 +88,7 @@ DEFAULTS: dict[str, Any] = {
     "content": None,
     "reports": {},
     "content_by": "try",
+    "text_length": 0,
     "expected_key": None,
     "echo_key": False,
     "huge_bytes": 17 * 1024 * 1024,
@@ -183,9 +185,19 @@ def fitting(schema: dict[str, Any], draw: random.Random) -> Any:
     return FITTING[kind[0] if isinstance(kind, list) else kind](schema, draw)
 
 
+VOCABULARY = """
+a case argues as clear evidence figures fair few from funding good grows here holds how in is it least less
+local made method more most never not of on only own part plan plain results risk says she shows so some than
+that the their then they this time to two under until users useful very was weak what when which who why with
+without year
+"""
+WORDS = tuple(VOCABULARY.split())
+
+
 def _text(schema: dict[str, Any], draw: random.Random) -> str:
     text = f"Because of what the text says, number {draw.getrandbits(32):08x}."
-    text = text.ljust(schema.get("minLength", 0), ".")
+    while len(text) < schema.get("minLength", 0):
+        text += f" {draw.choice(WORDS)}"
     return text[: schema.get("maxLength", len(text))]
 
 
@@ -234,7 +246,14 @@ def content_for(request: Request, asked: dict[str, Any], behaviour: dict[str, An
         given = behaviour["content"]
         return given if isinstance(given, str) else json.dumps(given)
     lot = request.body_lot if behaviour["content_by"] == "body" else request.lot
-    return json.dumps(fitting(schema or UNASKED, random.Random(lot)))
+    return json.dumps(fitting(_lengthened(schema or UNASKED, behaviour["text_length"]), random.Random(lot)))
+
+
+def _lengthened(schema: dict[str, Any], length: int) -> dict[str, Any]:
+    """The schema of an object whose texts have at least this length."""
+    parts = schema.get("properties", {})
+    longer = {name: {"minLength": length, **part} for name, part in parts.items() if part.get("type") == "string"}
+    return {**schema, "properties": {**parts, **longer}} if length else schema
 
 
 def completion(request: Request, asked: dict[str, Any], content: str) -> dict[str, Any]:
