@@ -116,6 +116,13 @@ def test_content_may_follow_from_the_body_alone(server: FaultServer) -> None:
     assert of_a != {content(server, "b")}
 
 
+def test_texts_of_an_answer_are_as_long_as_asked(server: FaultServer) -> None:
+    server.configure(text_length=200)
+    texts = [text for n in range(3) for text in json.loads(content(server, f"{n}")).values() if isinstance(text, str)]
+    assert len(set(texts)) == 3
+    assert all(200 <= len(text) < 220 for text in texts)
+
+
 def test_a_share_of_bodies_fares_alike_at_every_try(server: FaultServer) -> None:
     server.configure(body_shares={"400": 0.3})
     statuses = [[post(server, f"number {n}")[0] for _ in range(3)] for n in range(100)]
