@@ -1,8 +1,9 @@
 """How facts become durable: one writer thread per process commits what waits, together.
 
 A caller hands over facts and goes on only when they are committed. While one group is being committed the next one
-gathers, so durability costs a caller a few milliseconds and the process almost nothing. Facts handed over together
-are committed together or not at all. Where a group is refused, each hand-over is tried by itself, so that only the
+gathers, so durability costs a caller a few milliseconds and the process almost nothing. A group is half of what waits:
+who is committed together is sent together, comes back together, and would wait for each other at every turn. Facts
+handed over together are committed together or not at all. Where a group is refused, each hand-over is tried by itself, so that only the
 one at fault fails, with an AuditError.
 
 A database that is away or busy is waited for, for as long as it has patience. From the first lost connection on,
@@ -28,7 +29,7 @@ from elspeth_dagster.landscape.faults import why
 from elspeth_dagster.landscape.inserting import insert, insert_again
 from elspeth_dagster.landscape.records import Fact
 
-GROUP = 1024
+LEAST_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,8 @@ class Writer:
 
     def _next_group(self) -> list[_HandOver]:
         group: list[_HandOver] = []
-        while len(group) < GROUP:
+        at_most = 1
+        while len(group) < at_most:
             try:
                 hand_over = self._waiting.get(block=not group)
             except queue.Empty:
@@ -113,6 +115,8 @@ class Writer:
                 if group:
                     self._waiting.put(None)
                 break
+            if not group:
+                at_most = max(LEAST_AT_ONCE, self._waiting.qsize() // 2)
             group.append(hand_over)
         return group
 

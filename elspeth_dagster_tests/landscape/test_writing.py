@@ -19,7 +19,6 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from elspeth_dagster.core.errors import AuditError
-from elspeth_dagster.landscape import writing
 from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Call, Fact, Payload, Reply, Row, Run, Token
@@ -158,19 +157,10 @@ def test_what_was_acknowledged_is_there_after_the_process_was_killed(writer: Wri
     assert {f"t{number}" for number in acknowledged} <= tokens_seen_from_outside(database_url)
 
 
-def test_what_gathers_during_a_commit_is_committed_together(writer: Writer, database: Database) -> None:
+def test_what_gathers_during_a_commit_is_committed_by_halves(writer: Writer, database: Database) -> None:
     with commits(database) as committed:
         assert gathered(writer, database, [[a_token(f"t{number}")] for number in range(60)]) == [None] * 60
-    assert len(committed) == 3  # of who held the writer up, of the fact it was busy with, of the sixty
-
-
-def test_without_groups_each_hand_over_would_cost_a_commit(
-    writer: Writer, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(writing, "GROUP", 1)
-    with commits(database) as committed:
-        gathered(writer, database, [[a_token(f"t{number}")] for number in range(60)])
-    assert len(committed) == 62
+    assert 4 <= len(committed) <= 9  # of who held the writer up, of the fact it was busy with, of the sixty by halves
 
 
 def test_hundreds_of_coroutines_share_a_few_commits(writer: Writer, database: Database) -> None:
