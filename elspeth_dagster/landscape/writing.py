@@ -1,10 +1,10 @@
 """How facts become durable: one writer thread per process commits what waits, together.
 
 A caller hands over facts and goes on only when they are committed. While one group is being committed the next one
-gathers, so durability costs a caller a few milliseconds and the process almost nothing. A group is half of what waits:
-who is committed together is sent together, comes back together, and would wait for each other at every turn. Facts
-handed over together are committed together or not at all. Where a group is refused, each hand-over is tried by itself, so that only the
-one at fault fails, with an AuditError.
+gathers, so durability costs a caller a few milliseconds and the process almost nothing. A group is half of what
+waits: who is committed together is sent together, comes back together, and would wait for each other at every turn.
+Facts handed over together are committed together or not at all. Where a group is refused, each hand-over is tried by
+itself, so that only the one at fault fails, with an AuditError.
 
 A database that is away or busy is waited for, for as long as it has patience. From the first lost connection on,
 nobody knows whether a commit of the group arrived, so whatever is tried of it then is inserted again: see `inserting`.
