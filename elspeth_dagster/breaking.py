@@ -46,8 +46,9 @@ class Breaker:
         """Wait until the provider can be asked. Raises ProviderError when it is given up, Stopped when told to stop."""
         while not self._lets_pass():
             self._changed.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), TICK_SECONDS)
+            with suppress(TimeoutError):  # asyncio.wait_for of Python 3.11 can swallow a cancellation
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self._changed.wait()
         self._in_flight += 1
         self._probing += self.is_shut
         return request.question_hash, self.is_shut

@@ -192,7 +192,8 @@ class Budget:
     async def _wait(self) -> None:
         self._settled.clear()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._settled.wait(), TICK_SECONDS)
+            async with asyncio.timeout(TICK_SECONDS):
+                await self._settled.wait()
 
     def _are_at_work(self, others: dict[str, int]) -> bool:
         """Whether another step that holds a part of the budget still lives, and may give some of it back."""

@@ -73,7 +73,7 @@ class Conversation:
         except Refused as refused:
             inquiry.refusal = str(refused.reason)
             decided = (_refused(inquiry, refused),)
-        except Exception:
+        except BaseException:  # what came is on record, whatever ends the question
             await self._landscape.record(*inquiry.take_reply())
             raise
         await self._landscape.record(*inquiry.take_reply(), *decided)

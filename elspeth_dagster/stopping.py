@@ -66,7 +66,8 @@ class Stop:
     async def sleep(self, seconds: float) -> None:
         """Sleep, but only for as long as something new may be sent."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._closed.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._closed.wait()
 
 
 @contextmanager

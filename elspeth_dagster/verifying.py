@@ -28,7 +28,7 @@ from elspeth_dagster.landscape.rows import AdmittedRow
 from elspeth_dagster.landscape.schema import calls
 from elspeth_dagster.landscape.words import Cause, Outcome, TokenKind, Trigger
 from elspeth_dagster.stages.answering import Refusal, Refused, accepted_values
-from elspeth_dagster.stages.querying import Question, Request, questions
+from elspeth_dagster.stages.querying import Question, Request, most_tokens_of, questions
 
 ROWS_A_BATCH = 50
 SHARD = "shard_00001"
@@ -138,7 +138,7 @@ class Verification:
         with self._landscape.read() as connection:
             [call] = (Call(*row) for row in connection.execute(calls.select().where(calls.c.call_id == call_id)))
             body = payloads.read(connection, call.request_ref)
-        return Request(body, call.question_hash or call.request_ref, json.loads(body).get("max_tokens"))
+        return Request(body, call.question_hash or call.request_ref, most_tokens_of(json.loads(body)))
 
 
 class AskingAgain(Conversation):

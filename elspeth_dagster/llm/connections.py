@@ -153,7 +153,7 @@ class Connections:
             _, connection = await loop.create_connection(
                 _Connection, sock=reached, ssl=self._tls if tls else None, server_hostname=host if tls else None
             )
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # of a name that no name server can be asked for
             raise NoConnectionError(f"no connection to {host}:{port}: {error}") from error
         return connection
 
@@ -253,6 +253,7 @@ class _Connection(asyncio.Protocol):
             self._is_spoilt = True
         else:
             self._arrived.headers.clear()
+            self._has_length = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._is_wanted:

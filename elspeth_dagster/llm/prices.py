@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from genai_prices.types import TieredPrices
 
 NANO = 10**9
+LARGEST_CREDIBLE = 10**15  # a call of a million dollars; sums of such fit any database
 UNIT = 10**21  # prices are kept in 10⁻²¹ USD: a token's at a price with up to 15 decimals a million is a whole number
 UNITS_A_NANO = UNIT // NANO
 
@@ -72,7 +73,8 @@ def _listed(
 
 
 def cost_nanousd(provider: str, model: str, usage: Usage | None, own: Listing | None = None) -> int | None:
-    """What a call cost in nano-dollars, rounded half to even; None where model or usage is not known.
+    """What a call cost in nano-dollars, rounded half to even; None where model or usage is not known,
+    or makes a call dearer than a million dollars.
 
     `own` prices go before the list's. `model` is best the one that the reply names: an Azure deployment's name says
     nothing. `local` costs 0 where it has no price of its own.
@@ -87,7 +89,8 @@ def cost_nanousd(provider: str, model: str, usage: Usage | None, own: Listing | 
     listing = own or _listing(provider, model, int(time.time() // 60))
     if listing is None:
         return None
-    return listing.nanodollars(usage.prompt_tokens, cached_tokens, usage.completion_tokens)
+    cost = listing.nanodollars(usage.prompt_tokens, cached_tokens, usage.completion_tokens)
+    return cost if cost <= LARGEST_CREDIBLE else None  # usage that lies
 
 
 def bound_nanousd(

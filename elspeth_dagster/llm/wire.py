@@ -355,4 +355,6 @@ def _is_unreachable(failure: Exception) -> bool:
     cause = failure.__cause__ if isinstance(failure, NoConnectionError) else None
     if isinstance(cause, ssl.SSLError):
         return not isinstance(cause, ssl.SSLEOFError)
-    return isinstance(cause, socket.gaierror) or (isinstance(cause, OSError) and cause.errno in NOTHING_THERE)
+    return isinstance(cause, socket.gaierror | UnicodeError) or (
+        isinstance(cause, OSError) and cause.errno in NOTHING_THERE
+    )

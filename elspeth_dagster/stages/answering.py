@@ -19,7 +19,7 @@ from elspeth_dagster.core.spec import AnswerField
 from elspeth_dagster.stages.calling import ErrorClass, Usage
 from elspeth_dagster.stages.querying import exactly
 
-LARGEST_INTEGER = 2**53
+LARGEST_INTEGER = 2**53 - 1  # of which canonical JSON has a form
 NO_USAGE = Usage(None, None)
 HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 FENCE = re.compile(r"\s*```[A-Za-z]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
@@ -205,7 +205,7 @@ def _out_of_bounds(value: Any, field: AnswerField) -> str | None:
 
 def _number_out_of_bounds(value: float, field: AnswerField) -> str | None:
     if (isinstance(value, float) and not math.isfinite(value)) or abs(value) > LARGEST_INTEGER:
-        return "must be within ±2^53"
+        return "must be within ±(2^53 - 1)"
     if field.minimum is not None and value < field.minimum:
         return f"must be at least {exactly(field.minimum)}"
     if field.maximum is not None and value > field.maximum:

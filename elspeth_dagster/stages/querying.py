@@ -123,7 +123,7 @@ class Form:
             form = {name: field.description for name, field in question.fields.items()}
         self._before, self._after = _around_messages(asked)
         _, self._put_after = _around_messages({**put, "response_format": form})
-        self._max_tokens = _most_tokens(asked)
+        self._max_tokens = most_tokens_of(asked)
 
     def request(self, messages: list[Message]) -> Request:
         """What is sent for the question put in these messages."""
@@ -145,10 +145,11 @@ def request(spec: AssessmentSpec, question: Question, messages: list[Message], *
 
 def most_tokens(spec: AssessmentSpec) -> int | None:
     """The most completion tokens that a reply can have; None where nothing limits it."""
-    return _most_tokens(_sampling(spec.llm))
+    return most_tokens_of(_sampling(spec.llm))
 
 
-def _most_tokens(body: Mapping[str, Json]) -> int | None:
+def most_tokens_of(body: Mapping[str, Json]) -> int | None:
+    """The same of a request's body."""
     limits = [body.get("max_tokens"), body.get("max_completion_tokens")]
     return min((limit for limit in limits if isinstance(limit, int)), default=None)
 

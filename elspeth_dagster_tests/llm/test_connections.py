@@ -309,3 +309,11 @@ def test_a_token_provider_is_for_azure_and_instead_of_a_key() -> None:
     ):
         with pytest.raises(SettingsError, match="azure_ad_token_provider"):
             asyncio.run(Wire(given, "m").__aenter__())
+
+
+def test_a_host_that_no_name_server_can_be_asked_for_is_unreachable(run: Run) -> None:
+    async def send() -> Exchange:
+        async with Wire(ProviderSettings("openai", KEY, "http://a..b/v1", timeout_seconds=5), "m") as open_wire:
+            return await open_wire.send(b"{}", "1", "1")
+
+    assert run(send()).error is ErrorClass.UNREACHABLE

@@ -111,3 +111,7 @@ def test_half_a_nano_dollar_is_rounded_to_even() -> None:
     assert [cost_nanousd("cohere", "command-r7b", Usage(tokens, 0)) for tokens in range(1, 9)] == [
         round(nano) for nano in exact
     ]
+
+
+def test_usage_that_lies_costs_nothing_that_is_known() -> None:
+    assert cost_nanousd("openai", "gpt-4o", Usage(2**53 - 2, 1)) is None
