@@ -28,7 +28,7 @@ from elspeth_dagster.stages.querying import Question, Request
 from elspeth_dagster.stopping import Stop, Stopped
 
 if TYPE_CHECKING:
-    from elspeth_dagster.llm.wire import Wire
+    from elspeth_dagster.llm.wire import Head, Wire
 
 HEADERS = json.JSONEncoder(sort_keys=True)
 NOT_SENT = Exchange(None, b"", error=ErrorClass.NOT_SENT, detail="the step was stopped before it was sent")
@@ -198,11 +198,11 @@ class Caller:
     ) -> tuple[Exchange, Completion]:
         if self._stop.is_closed:
             raise Stopped
-        await self._see_to_the_head()
+        head = await self._see_to_the_head()
         body = Payload.of(request.body)
         call = self._next_call(inquiry, request, body.ref, cause)
         await self._landscape.record(body, call)
-        exchange = await self._send(call, request.body)
+        exchange = await self._send(call, request.body, head)
         completion = read_completion(exchange.body) if exchange.error is None else Completion()
         came = Payload.of(exchange.body)
         reply = self._reply(call, exchange, completion, came.ref)
@@ -218,17 +218,18 @@ class Caller:
         inquiry.open_key = call.key if is_open(exchange.status, exchange.error) else None
         return exchange, completion
 
-    async def _see_to_the_head(self) -> None:
-        """Put another head on record where the wire has another one: another token was given out."""
+    async def _see_to_the_head(self) -> Head:
+        """The head of the next call; one that is new, since another token was given out, is put on record."""
         head = await self._wire.refresh()
         if head is not self._known_head:
             self._known_head, self._head = head, Payload.of(head.evidence)
             await self._landscape.record(self._head)
+        return head
 
-    async def _send(self, call: Call, body: bytes) -> Exchange:
+    async def _send(self, call: Call, body: bytes, head: Head) -> Exchange:
         if self._stop.is_closed:
             return NOT_SENT
-        return await self._wire.send(body, call.call_id, call.key)
+        return await self._wire.send(body, call.call_id, call.key, head)
 
     async def pause(self, seconds: float) -> None:
         """Wait before the next try, but not beyond being told to stop."""

@@ -20,7 +20,7 @@ import ssl
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Self
 from urllib.parse import unquote, unquote_plus, urlsplit
@@ -86,6 +86,7 @@ class Head:
     headers: dict[str, str] = field(repr=False)
     evidence: bytes
     account: str = ""
+    begins: bytes = field(default=b"", repr=False)
 
 
 class Wire:
@@ -126,8 +127,8 @@ class Wire:
         # Of tokens that have been replaced, replies may still be under way.
         self._secrets |= dict.fromkeys([*_secrets(request, self._settings.api_key), *proxy_secrets])
         self._redactor = Redactor(self._secrets, self._fingerprint_key)
-        self.head = _head(request, self._settings, self._redactor, self._fingerprint_key)
-        self._begins = _beginning(self.head, request.headers["host"], proxy)
+        head = _head(request, self._settings, self._redactor, self._fingerprint_key)
+        self.head = replace(head, begins=_beginning(head, request.headers["host"], proxy))
         return proxy
 
     async def _built(self) -> httpx2.Request:
@@ -159,10 +160,11 @@ class Wire:
     async def __aexit__(self, *told: Any) -> None:
         await self._connections.__aexit__(*told)
 
-    async def send(self, body: bytes, call_id: str, idempotency_key: str) -> Exchange:
+    async def send(self, body: bytes, call_id: str, idempotency_key: str, head: Head | None = None) -> Exchange:
         """One POST of exactly these bytes, and what came of it; whatever network or provider do is in the Exchange.
 
-        `call_id` names this call to the provider, `idempotency_key` what it must not do twice.
+        `call_id` names this call to the provider, `idempotency_key` what it must not do twice;
+        `head` is the one that is on record for it, where another may have come meanwhile.
         Of a reply of more than 16 MiB the first 64 KiB are kept. Only cancelling and a wire that is not open raise.
         """
         started = time.monotonic_ns()
@@ -172,7 +174,7 @@ class Wire:
         own = f"{names}content-length: {len(body)}\r\n\r\n"
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
-                await self._connections.exchange(self._begins + own.encode() + body, arrived)
+                await self._connections.exchange((head or self.head).begins + own.encode() + body, arrived)
         except (OSError, OversizedError) as failure:
             error, detail = _failure(failure, self._settings.timeout_seconds)
         return self._exchange(arrived, error, detail, (time.monotonic_ns() - started) // 1000)
