@@ -156,7 +156,7 @@ class Desk:
     def _count_refusal(self, inquiry: Inquiry) -> None:
         try:
             self._note_refusal(inquiry)
-        except LimitError as error:
+        except (LimitError, LandscapeError) as error:
             self._give_up(error)
 
     def _give_up(self, error: ElspethError) -> None:

@@ -198,9 +198,9 @@ class Caller:
     ) -> tuple[Exchange, Completion]:
         if self._stop.is_closed:
             raise Stopped
-        head = await self._see_to_the_head()
+        head, head_ref = await self._see_to_the_head()
         body = Payload.of(request.body)
-        call = self._next_call(inquiry, request, body.ref, cause)
+        call = self._next_call(inquiry, request, head_ref, body.ref, cause)
         await self._landscape.record(body, call)
         exchange = await self._send(call, request.body, head)
         completion = read_completion(exchange.body) if exchange.error is None else Completion()
@@ -218,13 +218,14 @@ class Caller:
         inquiry.open_key = call.key if is_open(exchange.status, exchange.error) else None
         return exchange, completion
 
-    async def _see_to_the_head(self) -> Head:
+    async def _see_to_the_head(self) -> tuple[Head, str]:
         """The head of the next call; one that is new, since another token was given out, is put on record."""
         head = await self._wire.refresh()
-        if head is not self._known_head:
-            self._known_head, self._head = head, Payload.of(head.evidence)
-            await self._landscape.record(self._head)
-        return head
+        if head is self._known_head:
+            return head, self._head.ref
+        self._known_head, self._head = head, (payload := Payload.of(head.evidence))
+        await self._landscape.record(payload)
+        return head, payload.ref
 
     async def _send(self, call: Call, body: bytes, head: Head) -> Exchange:
         if self._stop.is_closed:
@@ -235,7 +236,7 @@ class Caller:
         """Wait before the next try, but not beyond being told to stop."""
         await self._stop.sleep(seconds)
 
-    def _next_call(self, inquiry: Inquiry, request: Request, request_ref: str, cause: Cause) -> Call:
+    def _next_call(self, inquiry: Inquiry, request: Request, head_ref: str, request_ref: str, cause: Cause) -> Call:
         state, index = inquiry.work.state, inquiry.next_index()
         inquiry.tries += 1
         inquiry.last_call = f"{state.state_id}-{index}"
@@ -252,7 +253,7 @@ class Caller:
             cause=cause,
             provider=self.provider,
             model=self._model,
-            head_ref=self._head.ref,
+            head_ref=head_ref,
             request_ref=request_ref,
             sent_at=now(),
             question_hash=request.question_hash,

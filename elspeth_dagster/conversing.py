@@ -74,7 +74,8 @@ class Conversation:
             inquiry.refusal = str(refused.reason)
             decided = (_refused(inquiry, refused),)
         except BaseException:  # what came is on record, whatever ends the question
-            await self._landscape.record(*inquiry.take_reply())
+            if inquiry.reply:
+                await self._landscape.record(*inquiry.take_reply())
             raise
         await self._landscape.record(*inquiry.take_reply(), *decided)
         return len(decided) > 1

@@ -159,7 +159,8 @@ class Connections:
 
     async def _tunnelled(self, connection: _Connection, proxy: Proxy) -> _Connection:
         """The connection, through the proxy and by TLS to the target behind it."""
-        place, arrived = f"{self._target.host}:{self._target.port}", Arrived()
+        host = f"[{self._target.host}]" if ":" in self._target.host else self._target.host
+        place, arrived = f"{host}:{self._target.port}", Arrived()
         try:
             await connection.exchange(
                 f"CONNECT {place} HTTP/1.1\r\nhost: {place}\r\n".encode() + proxy.header + b"\r\n",

@@ -100,11 +100,14 @@ def bound_nanousd(
     known.
 
     A prompt has at most as many tokens as its request has bytes: byte-level tokenizers make no token of less than one.
+    Some of them may be known to the cache, which may be dearer.
     """
     is_free = provider == "local" and own is None
     if max_tokens is None and not is_free:
         return None
-    return cost_nanousd(provider, model, Usage(request_bytes, max_tokens), own)
+    usages = Usage(request_bytes, max_tokens), Usage(request_bytes, max_tokens, request_bytes)
+    costs = [cost_nanousd(provider, model, usage, own) for usage in usages]
+    return max((cost for cost in costs if cost is not None), default=None)
 
 
 @lru_cache(maxsize=1024)

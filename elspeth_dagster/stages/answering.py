@@ -19,6 +19,7 @@ from elspeth_dagster.core.spec import AnswerField
 from elspeth_dagster.stages.calling import ErrorClass, Usage
 from elspeth_dagster.stages.querying import exactly
 
+MOST_TOKENS = 10**9  # that a call can credibly report
 LARGEST_INTEGER = 2**53 - 1  # of which canonical JSON has a form
 NO_USAGE = Usage(None, None)
 HALF_A_PAIR = re.compile("[\ud800-\udfff]")
@@ -108,7 +109,7 @@ def _usage(usage: Any) -> Usage:
 
 
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST_INTEGER else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS else None
 
 
 def _word(value: Any) -> str | None:

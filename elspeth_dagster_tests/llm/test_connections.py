@@ -284,6 +284,28 @@ def test_another_token_makes_another_head_of_the_same_account(run: Run, monkeypa
     assert b"token-of" not in first.evidence + third.evidence
 
 
+def test_a_call_goes_out_by_the_head_that_it_names_although_another_has_come(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            heads.append(await asked(reader))
+            writer.write(OK)
+
+    async def send_late() -> None:
+        async with served(serve) as (port, _), Wire(entra(port), "m") as open_wire:
+            on_record = await open_wire.refresh()
+            await open_wire.refresh()
+            await open_wire.send(b"{}", "1", "1", on_record)
+
+    monkeypatch.setattr(wire, "TOKEN_SECONDS", 0.0)
+    give(monkeypatch, "at-first", "on-record", "of-another-call")
+    run(send_late())
+    assert b"Bearer token-on-record\r\n" in heads[0]
+
+
 def test_no_token_is_an_error_of_the_provider(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     give(monkeypatch)
     with pytest.raises(ProviderError, match="gave no token"):

@@ -11,7 +11,8 @@ from genai_prices.data import providers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elspeth_dagster.llm.prices import cost_nanousd
+from elspeth_dagster.core.spec import PriceSpec
+from elspeth_dagster.llm.prices import bound_nanousd, cost_nanousd, listing_of
 from elspeth_dagster.stages.calling import Usage
 
 MODELS = [
@@ -115,3 +116,9 @@ def test_half_a_nano_dollar_is_rounded_to_even() -> None:
 
 def test_usage_that_lies_costs_nothing_that_is_known() -> None:
     assert cost_nanousd("openai", "gpt-4o", Usage(2**53 - 2, 1)) is None
+
+
+def test_a_bound_holds_for_a_prompt_that_a_dear_cache_knows() -> None:
+    own = listing_of(PriceSpec(input_mtok=1, output_mtok=1, cache_read_mtok=5))
+    bound, cost = bound_nanousd("openai", "m", 1000, 10, own), cost_nanousd("openai", "m", Usage(1000, 10, 1000), own)
+    assert bound is not None and cost is not None and bound >= cost

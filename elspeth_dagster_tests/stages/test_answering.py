@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elspeth_dagster.core.canonical import canonical_json
 from elspeth_dagster.core.spec import AnswerField
 from elspeth_dagster.stages.answering import Completion, Refused, accepted_values, read_completion
 
@@ -148,3 +149,13 @@ def test_usage_that_was_not_reported_is_none_and_never_zero() -> None:
     body = {"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": 0, "completion_tokens": -1}}
     usage = read_completion(json.dumps(body).encode()).usage
     assert (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens) == (0, None, None)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("kind", ["integer", "number"])
+def test_every_accepted_number_has_a_canonical_form(kind: Any, sign: int) -> None:
+    largest = sign * (2**53 - 1)
+    fields = {"score": AnswerField(type=kind)}
+    assert canonical_json(accepted_values(completion(json.dumps({"score": largest})), fields))
+    with pytest.raises(Refused, match="within"):
+        accepted_values(completion(json.dumps({"score": largest + sign})), fields)

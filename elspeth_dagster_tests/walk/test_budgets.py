@@ -135,3 +135,22 @@ def test_what_a_killed_run_spent_or_may_have_spent_counts(sqlite_project: Projec
     assert server.stats()["received"] <= 40
     a_project(sqlite_project, {"max_calls": 4 * ROWS + 20})
     assert sqlite_project.run().success
+
+
+def test_a_verification_keeps_to_a_budget_whatever_limits_its_replies(
+    sqlite_project: Project, server: FaultServer
+) -> None:
+    llm = {"model_name": "own", "options": {"max_completion_tokens": 100}, "price": PRICE}
+    sqlite_project.declare(llm=llm, budget={"max_cost_usd": 50})
+    sqlite_project.write_rows(rows_of_texts(2))
+    assert sqlite_project.run().success
+    assert sqlite_project.run("trial_verify_job", sample=1.0).success
+    assert server.stats()["received"] == 16
+
+
+def test_usage_that_lies_counts_as_not_reported(project: Project, server: FaultServer) -> None:
+    server.configure(reports={"usage": {"prompt_tokens": 2**53 - 2, "completion_tokens": 1, "total_tokens": 2**53 - 1}})
+    a_project(project, None, rows=1)
+    assert project.run().success
+    told = project.facts("SELECT DISTINCT prompt_tokens, completion_tokens, cost_nanousd FROM replies")
+    assert told == [{"prompt_tokens": None, "completion_tokens": 1, "cost_nanousd": None}]
