@@ -1,4 +1,4 @@
-"""Who waits at the breaker can be cancelled, at the moment too in which it is let through."""
+"""Who waits at the breaker can be cancelled, also at the moment in which it is let through."""
 
 from __future__ import annotations
 
