@@ -61,6 +61,18 @@ class FilledRun(NamedTuple):
     collecting: Cost
 
 
+class Asked(NamedTuple):
+    """A call in flight."""
+
+    call: Call
+    put: Request
+    member: batches.Member
+
+    def body(self) -> Payload:
+        """What was sent."""
+        return self.member.request(self.put.body, self.put.ref)
+
+
 def fill(landscape: Landscape, calls: int, rows_a_run: int, at_once: int = 500) -> None:
     """Runs of so many rows, until there are so many calls."""
     asked = len(questions(ASSESSMENT))
@@ -115,7 +127,7 @@ def texts(run_id: str, rows: int) -> Iterator[Record]:
 
 def _admit(landscape: Landscape, run_id: str, rows: int) -> None:
     state = _slice_state(landscape, run_id, "admit_rows")
-    admit(landscape, run_id, "bench.admit_rows", None, texts(run_id, rows))
+    admit(landscape, run_id, "bench", "bench.admit_rows", None, texts(run_id, rows))
     landscape.write(states.end(state, {}))
 
 
@@ -138,23 +150,29 @@ def _ask(landscape: Landscape, run_id: str, some: Sequence[Any], at_once: int) -
         _asked(landscape, batch, state) for batch, state in zip(some, opened, strict=True)
     )
     while in_flight := list(itertools.islice(asked, at_once)):
-        landscape.write(HEAD, *(fact for call, put in in_flight for fact in (Payload.of(put.body), call)))
-        landscape.write(*(fact for call, _ in in_flight for fact in _replied(call)))
+        landscape.write(
+            HEAD, *(fact for one in in_flight for fact in (one.member.request(one.put.body, one.put.ref), one.call))
+        )
+        landscape.write(*(fact for one in in_flight for fact in _replied(one.call, one.member)))
     landscape.write(*(states.end(state, {"rows": 50}) for state in opened))
 
 
-def _asked(landscape: Landscape, batch: Any, state: NodeState) -> Iterator[tuple[Call, Request]]:
+def _asked(landscape: Landscape, batch: Any, state: NodeState) -> Iterator[Asked]:
     with landscape.read() as connection:
         members = batches.members(connection, batch.batch_id)
     asked = questions(ASSESSMENT)
     for member in members:
         for question in asked:
             put = _request(question, member)
-            yield _call(state, member, question, member.ordinal * len(asked) + question.ordinal, put), put
+            yield Asked(
+                _call(state, member, question, member.ordinal * len(asked) + question.ordinal, put), put, member
+            )
 
 
 def _request(question: Question, member: batches.Member) -> Request:
-    return request(ASSESSMENT.spec, question, messages(question, member.values, None), bounded_schema=False)
+    return request(
+        ASSESSMENT.spec, question, messages(question, member.values, None), member.name, bounded_schema=False
+    )
 
 
 def _call(state: NodeState, member: batches.Member, question: Question, index: int, put: Request) -> Call:
@@ -178,9 +196,10 @@ def _call(state: NodeState, member: batches.Member, question: Question, index: i
     )
 
 
-def _replied(call: Call) -> list[Fact]:
+def _replied(call: Call, member: batches.Member) -> list[Fact]:
     values = {"score": random.randrange(101), "rationale": " ".join(random.choices(WORDS, k=20))}
-    body, kept = Payload.of(_completion(call, json.dumps(values))), Payload.of(canonical_json(values))
+    body = Payload.of(_completion(call, json.dumps(values)), member.scope)
+    kept = Payload.of(canonical_json(values), member.scope)
     return [body, _reply(call, body), kept, _answer(call, kept)]
 
 

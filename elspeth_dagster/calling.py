@@ -199,12 +199,12 @@ class Caller:
         if self._stop.is_closed:
             raise Stopped
         head, head_ref = await self._see_to_the_head()
-        body = Payload.of(request.body)
-        call = self._next_call(inquiry, request, head_ref, body.ref, cause)
+        body = inquiry.member.request(request.body, request.ref)
+        call = self._next_call(inquiry, request, head_ref, cause)
         await self._landscape.record(body, call)
         exchange = await self._send(call, request.body, head)
         completion = read_completion(exchange.body) if exchange.error is None else Completion()
-        came = Payload.of(exchange.body)
+        came = Payload.of(exchange.body, inquiry.member.scope)
         reply = self._reply(call, exchange, completion, came.ref)
         if exchange.error is None:
             inquiry.reply = came, reply
@@ -236,7 +236,7 @@ class Caller:
         """Wait before the next try, but not beyond being told to stop."""
         await self._stop.sleep(seconds)
 
-    def _next_call(self, inquiry: Inquiry, request: Request, head_ref: str, request_ref: str, cause: Cause) -> Call:
+    def _next_call(self, inquiry: Inquiry, request: Request, head_ref: str, cause: Cause) -> Call:
         state, index = inquiry.work.state, inquiry.next_index()
         inquiry.tries += 1
         inquiry.last_call = f"{state.state_id}-{index}"
@@ -254,7 +254,7 @@ class Caller:
             provider=self.provider,
             model=self._model,
             head_ref=head_ref,
-            request_ref=request_ref,
+            request_ref=request.ref,
             sent_at=now(),
             question_hash=request.question_hash,
             idempotency_key=inquiry.open_key,

@@ -68,7 +68,7 @@ class Conversation:
         """
         decided: tuple[Fact, ...]
         try:
-            payload = Payload.of(canonical_json(await self._values(inquiry)))
+            payload = Payload.of(canonical_json(await self._values(inquiry)), inquiry.member.scope)
             decided = payload, _accepted(inquiry, payload.ref)
         except Refused as refused:
             inquiry.refusal = str(refused.reason)
@@ -117,7 +117,7 @@ class Conversation:
 
         Raises Refused with the error when there is none in time.
         """
-        return await self._reply(inquiry, self._form(inquiry.question).request(asked), cause)
+        return await self._reply(inquiry, self._form(inquiry.question).request(asked, inquiry.member.name), cause)
 
     def _form(self, question: Question) -> Form:
         form = self._forms.get(question.key)

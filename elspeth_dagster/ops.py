@@ -65,8 +65,9 @@ LAUNCH_CONFIG = {
         dg.Enum("Reuse", [dg.EnumValue("lineage"), dg.EnumValue("landscape"), dg.EnumValue("none")]),
         is_required=False,
         description="Which recorded replies are used instead of asking again. lineage: those of the runs that this one "
-        "goes on with, also when they completed. landscape: any to the same question. none: ask everything anew. Left "
-        "out: a re-execution, and a launch after a run that did not complete, goes on; any other asks anew.",
+        "goes on with, also when they completed. landscape: any to the same question about the row, of whatever run. "
+        "none: ask everything anew. Left out: a re-execution, and a launch after a run that did not complete, goes on; "
+        "any other asks anew.",
     ),
     "of_run": dg.Field(
         str,
@@ -378,8 +379,9 @@ def _run_to_repeat(
 
 
 def _admit(context: dg.OpExecutionContext, landscape: Landscape, read: Iterable[Record | Rejection]) -> dict[str, int]:
-    here = node_id(assessment_name(context), "admit_rows")
-    admitted, rejected = admit(landscape, context.run_id, here, _partition(context), read)
+    name = assessment_name(context)
+    here = node_id(name, "admit_rows")
+    admitted, rejected = admit(landscape, context.run_id, name, here, _partition(context), read)
     context.log.info(f"{admitted + rejected} records read: {admitted} rows admitted, {rejected} rejected")
     return {"rows": admitted, "rejected": rejected}
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from elspeth_dagster.calling import Inquiry
+from elspeth_dagster.core.canonical import PREFIX
 from elspeth_dagster.landscape import payloads, replies
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.replies import RecordedCall
@@ -31,14 +32,22 @@ class NotReadError(Exception):
 
 @dataclass(frozen=True)
 class Page:
-    """The calls by row, question and its hash, in the order of sending; the newest replies' bytes by name."""
+    """The calls by row, question and its hash, in the order of sending; the newest replies' bytes by name.
+
+    `has_plain_hashes`: some were recorded before there were scopes.
+    """
 
     calls: Mapping[Put, Sequence[RecordedCall]]
     bodies: Mapping[str, bytes]
+    has_plain_hashes: bool = False
 
     def calls_to(self, inquiry: Inquiry, request: Request) -> Sequence[RecordedCall]:
         """The calls that put this question about this row."""
-        return self.calls.get((inquiry.member.row_key, inquiry.question.key, request.question_hash), ())
+        row, question = inquiry.member.row_key, inquiry.question.key
+        found = self.calls.get((row, question, request.question_hash))
+        if found is None and self.has_plain_hashes:
+            found = self.calls.get((row, question, request.question_hashes[1]))
+        return found or ()
 
     def body(self, ref: str) -> bytes:
         """The bytes of a reply. Raises NotReadError."""
@@ -75,7 +84,7 @@ class Pages:
             known = _by_question(replies.in_lineage(connection, self._root_run_id, node_id, row_keys))
             newest = (_newest_reply(calls) for calls in known.values())
             bodies = payloads.read_those_that_fit(connection, filter(None, newest), BYTES_A_PAGE)
-        return Page(known, bodies)
+        return Page(known, bodies, any((put or "").startswith(PREFIX) for _, _, put in known))
 
 
 def _by_question(known: Iterable[RecordedCall]) -> dict[Put, list[RecordedCall]]:

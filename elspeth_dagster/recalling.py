@@ -3,7 +3,7 @@
 Lineage    A request that was answered for the same row and question, in this run or an earlier one of its lineage, is
            not sent again: its reply is read anew, by the present rules. Where the answer was refused and that run
            completed, asking anew is what a new run is for.
-Landscape  Any recorded reply to the same question, whoever asked it about which row, is as good.
+Landscape  Any recorded reply to the same question about the row, whichever run asked it, is as good.
 Replay     Nothing is sent: every reply is the one that a run got, errors too.
 """
 
@@ -17,10 +17,10 @@ from typing import Protocol
 import sqlalchemy as sa
 
 from elspeth_dagster.calling import Inquiry
-from elspeth_dagster.core.canonical import sha256
 from elspeth_dagster.core.errors import ErasedError, ProviderError
 from elspeth_dagster.core.spec import OnUnknown
 from elspeth_dagster.landscape import payloads, replies, runs
+from elspeth_dagster.landscape.batches import Member
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Run
 from elspeth_dagster.landscape.replies import RecordedCall
@@ -66,7 +66,7 @@ class Lineage:
         if self._is_first and not self._anywhere and inquiry.work.state.attempt == 1:
             return None
         page = await self._pages.of(inquiry)
-        same = [call for call in page.calls_to(inquiry, request) if call.request_ref == request.ref]
+        same = [call for call in page.calls_to(inquiry, request) if request.is_named(call.request_ref)]
         found = await self._usable(inquiry, same, page)
         if found is None and self._anywhere:
             found = await asyncio.to_thread(self._elsewhere, inquiry, request)
@@ -94,9 +94,8 @@ class Lineage:
             return _newest(partial(payloads.read, connection), same, is_usable)
 
     def _elsewhere(self, inquiry: Inquiry, request: Request) -> Found:
-        key = inquiry.member.row_key, inquiry.question.key, request.question_hash
         with self._landscape.read() as connection:
-            others = replies.anywhere(connection, self._provider, *key, but=self._run.run_id)
+            others = replies.anywhere(connection, self._provider, *_asked(inquiry, request), but=self._run.run_id)
             return _best(partial(payloads.read, connection), others, inquiry)
 
     def _go_on_from(self, same: Sequence[RecordedCall], inquiry: Inquiry) -> None:
@@ -145,24 +144,23 @@ class Replay:
             fatal = call.outcome is ReplyOutcome.ERROR and is_fatal(ErrorClass(call.error_class or ""))
             stopped = fatal and not replies.was_answered(connection, self._replayed.run_id, call.call_id)
             try:
-                return call, payloads.read(connection, call.body_ref or sha256(b"")), stopped
+                return call, _body(partial(payloads.read, connection), call), stopped
             except ErasedError as error:
                 raise Refused(Refusal.ERASED, f"The reply of call {call.call_id} can't be replayed: {error}") from error
 
     def _call(self, connection: sa.Connection, inquiry: Inquiry, request: Request, page: Page) -> RecordedCall:
         """The call whose reply the run used: its own last one, one of its lineage, the answer's, one from elsewhere."""
-        key = inquiry.member.row_key, inquiry.question.key, request.question_hash
         known = page.calls_to(inquiry, request)
-        same = [call for call in known if call.request_ref == request.ref and call.run_id in self._before]
+        same = [call for call in known if request.is_named(call.request_ref) and call.run_id in self._before]
         own = [call for call in same if call.run_id == self._replayed.run_id and _has_come(call)]
         if own:
             return own[-1]
         found = _newest(partial(payloads.read, connection), same, lambda call, completion: True)
         if found is not None:
             return found[0]
-        if used := replies.of_answer(connection, self._replayed.run_id, self._node_id, *key):
+        if used := replies.of_answer(connection, self._replayed.run_id, self._node_id, *_asked(inquiry, request)):
             return used[-1]
-        others = replies.anywhere(connection, self.provider, *key, but=self._replayed.run_id)
+        others = replies.anywhere(connection, self.provider, *_asked(inquiry, request), but=self._replayed.run_id)
         earlier = [call for call in others if call.sent_at < self._replayed.started_at]
         found = _best(partial(payloads.read, connection), earlier, inquiry)
         if found is not None:
@@ -174,6 +172,14 @@ class Replay:
             f"Run {self._replayed.run_id} has no reply to {inquiry.question.key} of row {inquiry.member.row_key} "
             "as it would be asked now: its prompt, its model or the row is another one, or it was never asked.",
         )
+
+
+def _asked(inquiry: Inquiry, request: Request) -> tuple[Member, str, tuple[str, str]]:
+    return inquiry.member, inquiry.question.key, request.question_hashes
+
+
+def _body(read: Callable[[str], bytes], call: RecordedCall) -> bytes:
+    return b"" if call.body_ref is None else read(call.body_ref)
 
 
 def _failed_in_passing(call: RecordedCall) -> bool:
@@ -189,7 +195,7 @@ def _newest(read: Callable[[str], bytes], known: Iterable[RecordedCall], is_usab
     answered = [call for call in known if call.outcome is ReplyOutcome.SUCCESS]
     for call in reversed(answered):
         try:
-            completion = read_completion(read(call.body_ref or sha256(b"")))
+            completion = read_completion(_body(read, call))
         except ErasedError:
             continue
         if is_usable(call, completion):

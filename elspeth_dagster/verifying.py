@@ -138,7 +138,7 @@ class Verification:
         with self._landscape.read() as connection:
             [call] = (Call(*row) for row in connection.execute(calls.select().where(calls.c.call_id == call_id)))
             body = payloads.read(connection, call.request_ref)
-        return Request(body, call.question_hash or call.request_ref, most_tokens_of(json.loads(body)))
+        return Request(body, call.request_ref, call.question_hash or call.request_ref, most_tokens_of(json.loads(body)))
 
 
 class AskingAgain(Conversation):

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from copy import deepcopy
 from importlib import util
 from pathlib import Path
@@ -24,9 +24,12 @@ import pandas as pd
 import sqlalchemy as sa
 import yaml
 
+from elspeth_dagster.core.canonical import sha256
 from elspeth_dagster.core.errors import LandscapeError
 from elspeth_dagster.core.ids import new_id
+from elspeth_dagster.landscape import payloads
 from elspeth_dagster.landscape.database import Database
+from elspeth_dagster.landscape.schema import calls
 
 KEY = "sk-canary-8f3a61c05d"
 DEFINITIONS = """
@@ -262,16 +265,19 @@ def rows_of_texts(count: int, *, start: int = 0) -> list[dict[str, str]]:
 
 def request_of(project: Project, call_id: str) -> dict[str, Any]:
     """The request body of a call, as it is on record."""
-    from elspeth_dagster.landscape import payloads
+    body: dict[str, Any] = json.loads(bodies(project, sa.select(calls.c.call_id, calls.c.request_ref))[call_id])
+    return body
 
-    database = Database.open(project.landscape_url, create=False)
-    try:
-        with database.read() as connection:
-            from elspeth_dagster.landscape.schema import calls
 
-            ref = connection.scalar(sa.select(calls.c.request_ref).where(calls.c.call_id == call_id))
-            assert ref is not None
-            body: dict[str, Any] = json.loads(payloads.read(connection, ref))
-            return body
-    finally:
-        database.close()
+def sent(project: Project) -> dict[str, str]:
+    """The hash of each call's request, as a server would see it."""
+    found = bodies(project, sa.select(calls.c.call_id, calls.c.request_ref))
+    return {call_id: sha256(body) for call_id, body in found.items()}
+
+
+def bodies(project: Project, which: sa.Select[Any]) -> dict[str, bytes]:
+    """The bytes of payloads, by a key, as pairs of key and name are selected."""
+    with closing(Database.open(project.landscape_url, create=False)) as database, database.read() as connection:
+        named = {key: ref for key, ref in connection.execute(which) if ref is not None}
+        read = payloads.read_many(connection, named.values())
+        return {key: read[ref] for key, ref in named.items()}

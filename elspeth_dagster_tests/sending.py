@@ -27,7 +27,7 @@ async def sending(base_url: str, pace: Pace) -> AsyncIterator[Send]:
 
         async def send(number: int) -> Exchange:
             body = json.dumps({"model": "m", "messages": [{"role": "user", "content": f"Question {number}?"}]})
-            request = Request(body.encode(), "sha256:0", 50)
+            request = Request(body.encode(), "sha256:0", "sha256:0", 50)
             while True:
                 taken, exchange = await pace.enter(request), None
                 try:

@@ -11,7 +11,7 @@ from elspeth_dagster.stages.calling import Exchange
 from elspeth_dagster.stages.querying import Request
 from elspeth_dagster.stopping import Stop
 
-REQUEST = Request(b"{}", "sha256:1", 1)
+REQUEST = Request(b"{}", "sha256:1", "sha256:1", 1)
 
 
 @pytest.mark.parametrize("turns", range(4))

@@ -24,7 +24,8 @@ from elspeth_dagster_tests.stages.declared import spec
 STEP = Execution("r1", "r1-ask", "new step", 0, "host", 7)
 OTHER = STEP._replace(step_key="other step")
 DOLLAR = 10**9
-SIX = Request(b"", "sha256:" + "00" * 32, 6)
+NAME = "sha256:" + "00" * 32
+SIX = Request(b"", NAME, NAME, 6)
 """A call that can cost six dollars: six completion tokens of a dollar each."""
 CAME = Exchange(200, b"")
 
@@ -140,7 +141,7 @@ def test_who_waits_is_let_go_when_the_step_is_told_to_stop(landscape: Landscape)
 def test_a_call_whose_most_nobody_knows_is_refused(landscape: Landscape) -> None:
     async def test() -> None:
         with pytest.raises(BudgetError, match=r"budget\.max_cost_usd can't be kept"):
-            await a_budget(landscape, max_cost_usd=10).enter(Request(b"", SIX.question_hash, None))
+            await a_budget(landscape, max_cost_usd=10).enter(Request(b"", NAME, NAME, None))
 
     run(test)
 
@@ -148,7 +149,7 @@ def test_a_call_whose_most_nobody_knows_is_refused(landscape: Landscape) -> None
 def test_calls_alone_need_no_price(landscape: Landscape) -> None:
     async def test() -> None:
         budget = a_budget(landscape, max_calls=2)
-        unlimited = Request(b"", SIX.question_hash, None)
+        unlimited = Request(b"", NAME, NAME, None)
         for _ in range(2):
             budget.leave(await budget.enter(unlimited), CAME, reply_for(100))
         with pytest.raises(BudgetError, match=r"2 of 2 calls\. Raise budget\.max_calls"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import re
 import sqlite3
 import subprocess
@@ -19,8 +21,9 @@ from pydantic import BaseModel
 
 from elspeth_dagster.core import settings, spec
 from elspeth_dagster.core.canonical import sha256
+from elspeth_dagster.landscape import scopes
 from elspeth_dagster.landscape.ledger import Landscape
-from elspeth_dagster.landscape.records import Payload
+from elspeth_dagster.landscape.records import Dictionary, Payload
 from elspeth_dagster.landscape.schema import metadata
 from elspeth_dagster.stages.answering import FINAL, Refusal
 from elspeth_dagster.stages.calling import ErrorClass, is_fatal, is_transient
@@ -227,10 +230,17 @@ def test_every_query_for_auditors_runs(query: str, sqlite_url: str) -> None:
         assert database.execute(query, {"run": "1", "row": "1"}).fetchall() == []
 
 
+ROW = json.dumps({"text": [random.Random(7).random() for _ in range(2000)]}).encode()  # more than a window
+ASKED = b"What do you think of this? " + ROW[-3000:]
+
+
 @pytest.fixture
 def landscape_with_a_forged_payload(sqlite_url: str) -> str:
     with Landscape.open(sqlite_url) as landscape:
         landscape.write(Payload.of(b"as it was said " * 9), Payload.of(b"short"))
+        scope = scopes.of_rows(landscape, "trial", ["R1"])["R1"]
+        landscape.write(row := Payload.of(ROW, scope))
+        landscape.write(Payload.of(ASKED, scope).leaning_on(Dictionary(row.ref, ROW)))
         landscape.write(Payload.of(b"something else")._replace(ref=sha256(b"what was said")))
     return landscape_file(sqlite_url)
 
@@ -243,9 +253,13 @@ def run_script(number: int, *arguments: str) -> str:
 def test_the_script_that_checks_payloads_finds_the_forged_one(landscape_with_a_forged_payload: str) -> None:
     forged = sha256(b"what was said").removeprefix("sha256:")
     told = run_script(0, landscape_with_a_forged_payload)
-    assert told == f"4 payloads, 1 with other bytes than their hash says {forged}\n"
+    assert told == f"6 payloads, 1 with other bytes than their name says {forged}\n"
 
 
-@pytest.mark.parametrize("data", [b"as it was said " * 9, b"short"])
+@pytest.mark.parametrize("data", [b"as it was said " * 9, b"short", ROW, ASKED])
 def test_the_script_that_prints_a_payload_does(landscape_with_a_forged_payload: str, data: bytes) -> None:
-    assert run_script(1, landscape_with_a_forged_payload, sha256(data)) == data.decode()
+    with sqlite3.connect(landscape_with_a_forged_payload) as database:
+        found = database.execute("SELECT hex(ref), dictionary_ref FROM payloads WHERE size = ?", [len(data)])
+        [(ref, leant_on)] = found.fetchall()
+    assert run_script(1, landscape_with_a_forged_payload, ref) == data.decode()
+    assert (leant_on is not None) == (data is ASKED)

@@ -34,7 +34,7 @@ from elspeth_dagster_tests.landscape.sample import a_run
 from elspeth_dagster_tests.sending import ACCOUNT, ask, ask_within
 
 FINE = Exchange(200, b"")
-REQUEST = Request(b"x" * 400, "sha256:0", 50)
+REQUEST = Request(b"x" * 400, "sha256:0", "sha256:0", 50)
 
 
 @pytest.fixture(scope="module")

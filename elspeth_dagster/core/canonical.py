@@ -1,11 +1,14 @@
-"""Bytes that hash alike: canonical JSON (RFC 8785) and SHA-256 names for bytes.
+"""Bytes that hash alike: canonical JSON (RFC 8785), and names for bytes that follow from them.
 
-A hash is written `sha256:` and 64 hex digits, everywhere a person or another program sees it.
+A hash is written `sha256:` and 64 hex digits, everywhere a person or another program sees it. What may be about a
+person has a name that nobody can guess who doesn't know its scope's key: `hmac-sha256:`, the scope's number, a colon
+and 64 hex digits (RFC 2104).
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from typing import Any
 
@@ -14,6 +17,7 @@ import rfc8785
 Json = Any
 
 PREFIX = "sha256:"
+KEYED = "hmac-sha256:"
 
 
 _SORTED = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
@@ -52,3 +56,8 @@ def ordered_json(value: Json) -> bytes:
 def sha256(data: bytes) -> str:
     """`sha256:<hex>` of some bytes."""
     return PREFIX + hashlib.sha256(data).hexdigest()
+
+
+def keyed_sha256(scope_id: int, key: bytes, data: bytes) -> str:
+    """`hmac-sha256:<scope>:<hex>` of some bytes."""
+    return f"{KEYED}{scope_id}:{hmac.digest(key, data, 'sha256').hex()}"

@@ -4,28 +4,52 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from elspeth_dagster.core.canonical import Json
+from elspeth_dagster.core.canonical import Json, sha256
 from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.landscape import payloads
 from elspeth_dagster.landscape.ledger import Landscape
-from elspeth_dagster.landscape.records import Batch, BatchMember, Fact, Token, TokenParent
-from elspeth_dagster.landscape.schema import batch_members, batches, rows, tokens
-from elspeth_dagster.landscape.words import TokenKind, Trigger
+from elspeth_dagster.landscape.records import (
+    Batch,
+    BatchMember,
+    Dictionary,
+    Fact,
+    Payload,
+    Scope,
+    Token,
+    TokenParent,
+)
+from elspeth_dagster.landscape.schema import batch_members, batches, rows, scopes, tokens
+from elspeth_dagster.landscape.words import Encoding, TokenKind, Trigger
 
 PAGE = 500
 
 
 class Member(NamedTuple):
-    """A row of a batch: its place, its token, its key and its values."""
+    """A row of a batch: its place, its token, its key and its values.
+
+    What is asked about it belongs to its scope, and leans on its text; both are None for a row of a landscape that had
+    no scopes yet.
+    """
 
     ordinal: int
     token_id: str
     row_key: str
     values: dict[str, Json]
+    scope: Scope | None = None
+    text: Dictionary | None = None
+
+    def name(self, data: bytes) -> str:
+        """The name of some bytes that are about this row."""
+        return sha256(data) if self.scope is None else self.scope.name(data)
+
+    def request(self, body: bytes, ref: str) -> Payload:
+        """The payload of a request about this row, whose name is known: it repeats much of the row's text."""
+        plain = Payload(ref, len(body), Encoding.IDENTITY, body)
+        return plain if self.scope is None else plain._replace(scope_id=self.scope.scope_id).leaning_on(self.text)
 
 
 def flush(
@@ -61,12 +85,18 @@ def of_shard(connection: sa.Connection, run_id: str, node_id: str, shard: str) -
 def members(connection: sa.Connection, batch_id: str) -> list[Member]:
     """The rows of a batch, in order."""
     held = (
-        sa.select(batch_members.c.ordinal, batch_members.c.token_id, rows.c.row_key, rows.c.values_ref)
+        sa.select(batch_members.c.ordinal, batch_members.c.token_id, rows.c.row_key, rows.c.values_ref, *scopes.c)
         .join(tokens, tokens.c.token_id == batch_members.c.token_id)
         .join(rows, rows.c.row_id == tokens.c.row_id)
+        .outerjoin(scopes, scopes.c.scope_id == rows.c.scope_id)
         .where(batch_members.c.batch_id == batch_id)
         .order_by(batch_members.c.ordinal)
     )
     found = connection.execute(held).all()
-    values = payloads.read_many(connection, [row.values_ref for row in found])
-    return [Member(row.ordinal, row.token_id, row.row_key, json.loads(values[row.values_ref])) for row in found]
+    texts = payloads.read_many(connection, [row.values_ref for row in found])
+    return [_member(row, Dictionary(row.values_ref, texts[row.values_ref])) for row in found]
+
+
+def _member(row: Any, text: Dictionary) -> Member:
+    scope = None if row.scope_id is None else Scope(*row[4:])
+    return Member(row.ordinal, row.token_id, row.row_key, json.loads(text.data), scope, scope and text)

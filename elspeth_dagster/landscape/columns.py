@@ -5,6 +5,7 @@ Name    ids, keys, addresses: whatever names a thing; with such a character in i
 Number  64-bit integers (there is no REAL in the record: numbers that must hash alike are integers or text)
 Instant a UTC instant, stored as integer microseconds since 1970
 Hash    a SHA-256, stored as its 32 bytes, `sha256:<hex>` in Python
+Ref     the name of some bytes: a Hash, or `hmac-sha256:<scope>:<hex>`, stored as the scope's 5 bytes and the HMAC's 32
 Word    a member of a closed vocabulary, with a CHECK that refuses any other
 """
 
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from elspeth_dagster.core.canonical import PREFIX
+from elspeth_dagster.core.canonical import KEYED, PREFIX
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -26,6 +27,9 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # PostgreSQL's text has no NUL, UTF-8 no half of a surrogate pair; SQLite would cut or garble them.
 NOT_KEPT = re.compile("[\0\ud800-\udfff]")
 SHA256_NAME = re.compile(PREFIX + "[0-9a-f]{64}")
+KEYED_NAME = re.compile(KEYED + "(0|[1-9][0-9]{0,11}):([0-9a-f]{64})")
+SCOPE_BYTES, HASH_BYTES = 5, 32
+LARGEST_SCOPE = 2 ** (8 * SCOPE_BYTES) - 1
 
 
 T = TypeVar("T")
@@ -104,6 +108,29 @@ class Hash(Kept[str]):
 
     def process_result_value(self, value: bytes | None, dialect: sa.Dialect) -> str | None:
         return None if value is None else PREFIX + value.hex()
+
+
+class Ref(Kept[str]):
+    """The name of a payload. The scope comes first, so that an index keeps together what was asked together."""
+
+    impl = sa.LargeBinary
+    cache_ok = True
+
+    def stored(self, value: str) -> bytes:
+        if SHA256_NAME.fullmatch(value):
+            return bytes.fromhex(value.removeprefix(PREFIX))
+        if not (keyed := KEYED_NAME.fullmatch(value)):
+            raise ValueError("a payload's name is neither sha256:<hex> nor hmac-sha256:<scope>:<hex>")
+        return int(keyed[1]).to_bytes(SCOPE_BYTES) + bytes.fromhex(keyed[2])
+
+    def process_result_value(self, value: bytes | None, dialect: sa.Dialect) -> str | None:
+        return None if value is None else written_ref(value)
+
+
+def written_ref(stored: bytes) -> str:
+    """A payload's name as it is written, from how it is stored."""
+    scope, name = stored[:-HASH_BYTES], stored[-HASH_BYTES:].hex()
+    return f"{KEYED}{int.from_bytes(scope)}:{name}" if scope else PREFIX + name
 
 
 class Word(Kept[StrEnum]):

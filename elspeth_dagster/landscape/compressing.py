@@ -4,6 +4,9 @@ Requests and replies are short, and much of each is the same JSON around the tex
 holds that JSON, so that it costs next to nothing; the stream names the dictionary by its Adler-32. Any zlib reads such
 a stream, given the dictionary, which is a payload of every landscape; streams without one are read as well. What is in
 the dictionary is for ever: a better one would stand beside it.
+
+The requests about a row repeat much of it, each of them again. They lean on the row's own values as well, which come
+before the common dictionary.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import zlib
 from isal import isal_zlib
 
 LEVEL = 1
+WINDOW = 1 << 15
 COMMON = (
     b"the and of to in is that for with as are this not be by or it from was on which at have an "
     b'"top_p":1,"presence_penalty":0,"reasoning_effort":"low","seed":7,"max_completion_tokens":500'
@@ -31,15 +35,20 @@ COMMON = (
 )
 
 
-def compressed(data: bytes) -> bytes:
-    """`data` as a zlib stream with the preset dictionary."""
-    stream = isal_zlib.compressobj(LEVEL, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, 0, COMMON)
+def compressed(data: bytes, dictionary: bytes = b"") -> bytes:
+    """`data` as a zlib stream with the preset dictionary, and one of its own before it."""
+    stream = isal_zlib.compressobj(LEVEL, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, 0, _preset(dictionary))
     return stream.compress(data) + stream.flush()
 
 
-def decompressed(body: bytes, size: int) -> bytes:
+def _preset(dictionary: bytes) -> bytes:
+    """A stream can lean on no more than its window (RFC 1951): of what is longer, the end counts."""
+    return dictionary[len(COMMON) - WINDOW :] + COMMON if dictionary else COMMON
+
+
+def decompressed(body: bytes, size: int, dictionary: bytes = b"") -> bytes:
     """The bytes of a stream that holds `size` of them. Raises ValueError where it holds anything else."""
-    stream = zlib.decompressobj(zdict=COMMON)
+    stream = zlib.decompressobj(zdict=_preset(dictionary))
     try:
         data = stream.decompress(body, size + 1)
     except zlib.error as error:

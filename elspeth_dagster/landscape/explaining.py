@@ -34,7 +34,6 @@ from elspeth_dagster.landscape.records import (
     Node,
     NodeState,
     NodeStateEnd,
-    Payload,
     Reply,
     Row,
     RowRejection,
@@ -350,26 +349,26 @@ def _rejections(
     nodes = _nodes(connection, run_id, assessment)
     index = RECORD_INDEX.fullmatch(row_key)
     word = re.compile(rf"(?<!\w){re.escape(row_key)}(?!\w)")
-    for rejection, payload in _rejected(connection, run_id, list(nodes), index and int(index.group(1))):
-        raw = Content(payload.ref, payloads.checked(payload))
-        if index or (row_key.strip() and word.search(raw.text)):
-            yield nodes[rejection.node_id], RejectedRecord(rejection, raw)
+    for page in _pages(_rejected(connection, run_id, list(nodes), index and int(index.group(1)))):
+        raws = payloads.read_many(connection, [rejection.raw_ref for rejection in page])
+        for rejection in page:
+            raw = Content(rejection.raw_ref, raws[rejection.raw_ref])
+            if index or (row_key.strip() and word.search(raw.text)):
+                yield nodes[rejection.node_id], RejectedRecord(rejection, raw)
 
 
-def _rejected(
-    connection: sa.Connection, run_id: str, node_ids: list[str], index: int | None
-) -> Iterator[tuple[RowRejection, Payload]]:
+def _rejected(connection: sa.Connection, run_id: str, node_ids: list[str], index: int | None) -> Iterator[RowRejection]:
     rejections = schema.row_rejections
-    there = (
-        sa.select(*rejections.c, *schema.payloads.c)
-        .join(schema.payloads, schema.payloads.c.ref == rejections.c.raw_ref)
-        .where(rejections.c.run_id == run_id, rejections.c.node_id.in_(node_ids))
-        .order_by(rejections.c.node_id, rejections.c.row_index)
-    )
+    there = rejections.select().where(rejections.c.run_id == run_id, rejections.c.node_id.in_(node_ids))
     if index is not None:
         there = there.where(rejections.c.row_index == index)
-    for row in connection.execute(there):
-        yield _records(row, RowRejection, Payload)
+    for row in connection.execute(there.order_by(rejections.c.node_id, rejections.c.row_index)):
+        yield RowRejection(*row)
+
+
+def _pages(found: Iterator[RowRejection]) -> Iterator[list[RowRejection]]:
+    while page := list(islice(found, payloads.AT_ONCE)):
+        yield page
 
 
 def _of_rejections(connection: sa.Connection, run: Run, rejected: Sequence[tuple[Node, RejectedRecord]]) -> Explanation:

@@ -75,7 +75,10 @@ def _by_table(facts: Iterable[Fact]) -> dict[sa.Table, list[Fact]]:
 
 
 def _distinct(facts: Iterable[Fact]) -> list[Fact]:
-    """Each payload once, packed, in one order in every process so that two of them can't wait for each other."""
+    """Each payload once, packed, in one order in every process so that two of them can't wait for each other.
+
+    What another one leans on is on record before it.
+    """
     distinct = {fact.ref: fact for fact in facts if isinstance(fact, Payload)}
     return [distinct[ref].packed() for ref in sorted(distinct)]
 

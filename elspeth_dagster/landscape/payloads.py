@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from elspeth_dagster.core.canonical import Json, sha256
+from elspeth_dagster.core.canonical import Json, keyed_sha256, sha256
 from elspeth_dagster.core.errors import ErasedError, LandscapeError
 from elspeth_dagster.landscape.records import Payload
-from elspeth_dagster.landscape.schema import payloads
+from elspeth_dagster.landscape.schema import payloads, scopes
 
 AT_ONCE = 500
 
@@ -29,7 +30,7 @@ def read_json(connection: sa.Connection, ref: str) -> Json:
 def read_many(connection: sa.Connection, refs: Iterable[str]) -> dict[str, bytes]:
     """The bytes of several payloads, by name."""
     wanted = sorted(set(refs))
-    found = dict(_fetch(connection, wanted))
+    found = {kept.payload.ref: checked(kept) for kept in _kept(connection, wanted)}
     if missing := [ref for ref in wanted if ref not in found]:
         raise LandscapeError(f"payload {missing[0]} is not in the landscape")
     return found
@@ -46,38 +47,61 @@ def read_those_that_fit(connection: sa.Connection, refs: Iterable[str], most: in
             fitting.append(ref)
             left -= size
     found: dict[str, bytes] = {}
-    for payload in _stored(connection, fitting):
+    for kept in _kept(connection, fitting):
         with suppress(LandscapeError):
-            found[payload.ref] = checked(payload)
+            found[kept.payload.ref] = checked(kept)
     return found
 
 
 def _sizes(connection: sa.Connection, refs: list[str]) -> Iterator[tuple[str, int]]:
+    for some in _portions(refs):
+        sizes = sa.select(payloads.c.ref, payloads.c.size).where(payloads.c.ref.in_(some))
+        yield from ((ref, size) for ref, size in connection.execute(sizes))
+
+
+class Kept(NamedTuple):
+    """A payload as it is stored, the key of its scope, and the payload that it leans on with its bytes."""
+
+    payload: Payload
+    key: bytes | None
+    dictionary: bytes = b""
+
+
+def _kept(connection: sa.Connection, refs: list[str]) -> Iterator[Kept]:
+    for some in _portions(refs):
+        found = list(_stored(connection, some))
+        leant_on = sorted({kept.payload.dictionary_ref for kept in found if kept.payload.dictionary_ref})
+        dictionaries = {one.payload.ref: checked(one) for one in _stored(connection, leant_on)}
+        for kept in found:
+            yield kept._replace(dictionary=dictionaries.get(kept.payload.dictionary_ref or "", b""))
+
+
+def _stored(connection: sa.Connection, refs: list[str]) -> Iterator[Kept]:
+    stored = sa.select(*payloads.c, scopes.c.naming_key).outerjoin(scopes, scopes.c.scope_id == payloads.c.scope_id)
+    for some in _portions(refs):
+        for *row, key in connection.execute(stored.where(payloads.c.ref.in_(some))):
+            yield Kept(Payload(*row), key)
+
+
+def _portions(refs: list[str]) -> Iterator[list[str]]:
     for start in range(0, len(refs), AT_ONCE):
-        some = sa.select(payloads.c.ref, payloads.c.size).where(payloads.c.ref.in_(refs[start : start + AT_ONCE]))
-        yield from ((ref, size) for ref, size in connection.execute(some))
+        yield refs[start : start + AT_ONCE]
 
 
-def _fetch(connection: sa.Connection, refs: list[str]) -> Iterator[tuple[str, bytes]]:
-    for payload in _stored(connection, refs):
-        yield payload.ref, checked(payload)
-
-
-def _stored(connection: sa.Connection, refs: list[str]) -> Iterator[Payload]:
-    for start in range(0, len(refs), AT_ONCE):
-        some = payloads.select().where(payloads.c.ref.in_(refs[start : start + AT_ONCE]))
-        for row in connection.execute(some):
-            yield Payload(*row)
-
-
-def checked(payload: Payload) -> bytes:
-    """A payload's bytes. Raises ErasedError when they are gone, LandscapeError when their hash isn't its name."""
+def checked(kept: Kept) -> bytes:
+    """A payload's bytes. Raises ErasedError when they are gone, LandscapeError when they don't have its name."""
+    payload = kept.payload
     if payload.is_erased:
         raise ErasedError(f"payload {payload.ref} was erased: its {payload.size} bytes are gone, its hash is left")
     try:
-        data = payload.data()
+        data = payload.data(kept.dictionary)
     except ValueError:
         data = None
-    if data is None or len(data) != payload.size or sha256(data) != payload.ref:
+    if data is None or len(data) != payload.size or _name(data, kept) != payload.ref:
         raise LandscapeError(f"payload {payload.ref} holds other bytes than its name says: the record was changed")
     return data
+
+
+def _name(data: bytes, kept: Kept) -> str:
+    scope_id = kept.payload.scope_id
+    return sha256(data) if scope_id is None else keyed_sha256(scope_id, kept.key or b"", data)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from elspeth_dagster.core.canonical import sha256
+from elspeth_dagster.core.canonical import keyed_sha256, sha256
 from elspeth_dagster.landscape import schema
 from elspeth_dagster.landscape.compressing import compressed, decompressed
 from elspeth_dagster.landscape.words import (
@@ -22,6 +22,7 @@ from elspeth_dagster.landscape.words import (
     Outcome,
     ReplyOutcome,
     RunStatus,
+    ScopeKind,
     StateStatus,
     TokenKind,
     Trigger,
@@ -30,21 +31,60 @@ from elspeth_dagster.landscape.words import (
 WORTH_COMPRESSING = 256  # bytes; of less, a quarter is saved at as much work as of more
 
 
-class Payload(NamedTuple):
-    """Bytes under the name of their SHA-256; `size` counts them before compression.
+class Scope(NamedTuple):
+    """What is erased together, under the key that names its payloads.
 
-    One that is made holds the bytes as they are; the writer packs it, one that was read is as it was stored.
+    `subject` is the key of a row, in whatever run of the assessment; or a run, for its records that became no row.
+    """
+
+    scope_id: int
+    assessment: str
+    kind: ScopeKind
+    subject: str
+    ordinal: int
+    naming_key: bytes
+
+    def name(self, data: bytes) -> str:
+        """The name of some bytes in this scope."""
+        return keyed_sha256(self.scope_id, self.naming_key, data)
+
+
+class Dictionary(NamedTuple):
+    """Bytes on record that others of their scope are compressed against."""
+
+    ref: str
+    data: bytes
+
+
+class Payload(NamedTuple):
+    """Bytes under a name that follows from them; `size` counts them before compression.
+
+    One that is made holds the bytes as they are, unless it leans on a dictionary; the writer packs it. One that was
+    read is as it was stored.
     """
 
     ref: str
     size: int
     encoding: Encoding
     body: bytes
+    scope_id: int | None = None
+    dictionary_ref: str | None = None
 
     @classmethod
-    def of(cls, data: bytes) -> Payload:
-        """The payload of some bytes."""
-        return cls(sha256(data), len(data), Encoding.IDENTITY, data)
+    def of(cls, data: bytes, scope: Scope | None = None) -> Payload:
+        """The payload of some bytes: of a scope, where they may be about somebody."""
+        if scope is None:
+            return cls(sha256(data), len(data), Encoding.IDENTITY, data)
+        return cls(scope.name(data), len(data), Encoding.IDENTITY, data, scope.scope_id)
+
+    def leaning_on(self, dictionary: Dictionary | None) -> Payload:
+        """The same, compressed against a dictionary where that makes it smaller."""
+        if dictionary is None or dictionary.ref == self.ref or self.size < WORTH_COMPRESSING:
+            return self
+        packed = compressed(self.body, dictionary.data)
+        if len(packed) >= self.size:
+            return self
+        return self._replace(encoding=Encoding.ZLIB, body=packed, dictionary_ref=dictionary.ref)
 
     def packed(self) -> Payload:
         """The payload as it is stored: compressed where that makes it smaller."""
@@ -58,9 +98,12 @@ class Payload(NamedTuple):
         """Whether the bytes are gone and only their hash and size are left."""
         return self.size > 0 and not self.body
 
-    def data(self) -> bytes:
-        """The bytes themselves. Raises ValueError when the body doesn't hold them, whole and nothing else."""
-        return self.body if self.encoding is Encoding.IDENTITY else decompressed(self.body, self.size)
+    def data(self, dictionary: bytes = b"") -> bytes:
+        """The bytes themselves, given those that it leans on.
+
+        Raises ValueError when the body doesn't hold them, whole and nothing else.
+        """
+        return self.body if self.encoding is Encoding.IDENTITY else decompressed(self.body, self.size, dictionary)
 
 
 class Run(NamedTuple):
@@ -114,6 +157,7 @@ class Row(NamedTuple):
     line: int | None
     values_ref: str
     raw_ref: str | None
+    scope_id: int | None = None
 
 
 class RowRejection(NamedTuple):
@@ -259,11 +303,12 @@ class Artifact(NamedTuple):
 
 
 Fact = (
-    Payload | Run | RunEnd | Node | Edge | Row | RowRejection | Token | TokenParent | Batch | BatchMember
+    Scope | Payload | Run | RunEnd | Node | Edge | Row | RowRejection | Token | TokenParent | Batch | BatchMember
     | NodeState | NodeStateEnd | Call | Reply | Answer | TokenOutcome | Artifact
 )  # fmt: skip
 
 TABLES: dict[type[Fact], sa.Table] = {
+    Scope: schema.scopes,
     Payload: schema.payloads,
     Run: schema.runs,
     RunEnd: schema.run_ends,

@@ -1,4 +1,4 @@
-"""Replies on record: those to a lineage's rows, found by the rows' keys; those of others, by the question's hash."""
+"""Replies on record: those to a lineage's rows, found by the rows' keys; those of any run, by the rows' scope."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from elspeth_dagster.landscape.batches import Member
 from elspeth_dagster.landscape.records import Run
 from elspeth_dagster.landscape.schema import (
     answers,
@@ -78,41 +79,52 @@ def _states_of(
     connection: sa.Connection, root_run_id: str, node_id: str, row_keys: Sequence[str]
 ) -> dict[str, list[str]]:
     """The states of a lineage's batches at a node that hold these rows, and which tokens these have there."""
-    held = (
+    of_lineage = rows.c.run_id.in_(sa.select(runs.c.run_id).where(runs.c.root_run_id == root_run_id))
+    held = _held().where(of_lineage, rows.c.row_key.in_(row_keys), node_states.c.node_id == node_id)
+    return _by_state(connection.execute(held))
+
+
+def _held() -> sa.Select[Any]:
+    """Which states held which tokens of rows in their batches."""
+    return (
         sa.select(node_states.c.state_id, tokens.c.token_id)
-        .select_from(runs)
-        .join(rows, rows.c.run_id == runs.c.run_id)
+        .select_from(rows)
         .join(tokens, tokens.c.row_id == rows.c.row_id)
         .join(batch_members, batch_members.c.token_id == tokens.c.token_id)
         .join(batches, batches.c.batch_id == batch_members.c.batch_id)
         .join(node_states, node_states.c.token_id == batches.c.token_id)
-        .where(runs.c.root_run_id == root_run_id, rows.c.row_key.in_(row_keys), node_states.c.node_id == node_id)
     )
+
+
+def _by_state(held: Iterable[Any]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for state_id, token_id in connection.execute(held):
+    for state_id, token_id in held:
         found.setdefault(state_id, []).append(token_id)
     return found
 
 
 def anywhere(
-    connection: sa.Connection, provider: str, row_key: str, query_key: str, question_hash: str, *, but: str
+    connection: sa.Connection, provider: str, member: Member, query_key: str, hashes: tuple[str, str], *, but: str
 ) -> list[RecordedCall]:
-    """Calls of other runs than `but` that put this question to the provider, about whatever row, and were answered.
+    """Calls of other runs than `but` that put this question about the row to the provider, and were answered.
 
-    Those about a row of the same key come first, the newest of them first.
+    Those made for the question of this key come first, the newest of them first.
     """
-    same = sa.case(((rows.c.row_key == row_key) & (calls.c.query_key == query_key), 0), else_=1)
+    scope_id = member.scope and member.scope.scope_id
+    states = _by_state(connection.execute(_held().where(rows.c.scope_id == scope_id, rows.c.run_id != but)))
+    same = sa.case((calls.c.query_key == query_key, 0), else_=1)
     put = _calls().where(
-        calls.c.question_hash == question_hash,
+        calls.c.state_id.in_(states),
+        calls.c.token_id.in_([token_id for tokens_ in states.values() for token_id in tokens_]),
+        calls.c.question_hash.in_(hashes),
         calls.c.provider == provider,
-        calls.c.run_id != but,
         replies.c.outcome == ReplyOutcome.SUCCESS,
     )
     return _recorded(connection.execute(put.order_by(same, calls.c.sent_at.desc()).limit(NEWEST)))
 
 
 def of_answer(
-    connection: sa.Connection, run_id: str, node_id: str, row_key: str, query_key: str, question_hash: str
+    connection: sa.Connection, run_id: str, node_id: str, member: Member, query_key: str, hashes: tuple[str, str]
 ) -> list[RecordedCall]:
     """The call that a run's answer to this question comes from, whoever made it, if it put the question so."""
     of_run = (
@@ -120,10 +132,10 @@ def of_answer(
         .join(tokens, tokens.c.token_id == answers.c.token_id)
         .join(rows, rows.c.row_id == tokens.c.row_id)
         .join(node_states, node_states.c.state_id == answers.c.state_id)
-        .where(rows.c.run_id == run_id, rows.c.row_key == row_key, answers.c.query_key == query_key)
+        .where(rows.c.run_id == run_id, rows.c.row_key == member.row_key, answers.c.query_key == query_key)
         .where(node_states.c.node_id == node_id)
     )
-    put = _calls().where(calls.c.call_id.in_(of_run), calls.c.question_hash == question_hash)
+    put = _calls().where(calls.c.call_id.in_(of_run), calls.c.question_hash.in_(hashes))
     return _recorded(connection.execute(put.order_by(calls.c.sent_at)))
 
 

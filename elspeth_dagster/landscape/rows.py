@@ -12,7 +12,7 @@ from elspeth_dagster.core.canonical import Json, canonical_json
 from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.landscape import payloads
 from elspeth_dagster.landscape.ledger import Landscape
-from elspeth_dagster.landscape.records import Fact, Payload, Row, RowRejection, Token
+from elspeth_dagster.landscape.records import Fact, Payload, Row, RowRejection, Scope, Token
 from elspeth_dagster.landscape.schema import node_states, row_rejections, rows, token_outcomes, tokens
 from elspeth_dagster.landscape.words import Outcome, TokenKind
 
@@ -37,10 +37,11 @@ def admission(
     line: int | None,
     values: Mapping[str, Json],
     raw: bytes | None,
+    scope: Scope | None = None,
 ) -> list[Fact]:
     """The facts that make a record a row with a token."""
-    understood = Payload.of(canonical_json(values))
-    came = None if raw is None else Payload.of(raw)
+    understood = Payload.of(canonical_json(values), scope)
+    came = None if raw is None else Payload.of(raw, scope)
     row = Row(
         row_id=new_id(),
         run_id=run_id,
@@ -51,6 +52,7 @@ def admission(
         line=line,
         values_ref=understood.ref,
         raw_ref=came and came.ref,
+        scope_id=scope and scope.scope_id,
     )
     facts: list[Fact] = [understood, row, Token(new_id(), run_id, TokenKind.ROW, row.row_id)]
     return facts if came is None else [came, *facts]
@@ -67,9 +69,10 @@ def rejection(
     reason: str,
     message: str,
     raw: bytes,
+    scope: Scope | None = None,
 ) -> list[Fact]:
     """The facts that keep a record which could not become a row."""
-    came = Payload.of(raw)
+    came = Payload.of(raw, scope)
     return [
         came,
         RowRejection(run_id, node_id, row_index, partition_key, line, column, reason, message, came.ref),

@@ -14,7 +14,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from elspeth_dagster.landscape.columns import Hash, Instant, Name, Number, Text, word
+from elspeth_dagster.landscape.columns import Hash, Instant, Name, Number, Ref, Text, word
 from elspeth_dagster.landscape.words import (
     AnswerStatus,
     Cause,
@@ -24,6 +24,7 @@ from elspeth_dagster.landscape.words import (
     Outcome,
     ReplyOutcome,
     RunStatus,
+    ScopeKind,
     StateStatus,
     TokenKind,
     Trigger,
@@ -71,7 +72,7 @@ def _instant(name: str) -> sa.Column[datetime]:
 
 
 def _payload(name: str, *, nullable: bool = False) -> sa.Column[str]:
-    return sa.Column(name, Hash, sa.ForeignKey("payloads.ref"), nullable=nullable)
+    return sa.Column(name, Ref, sa.ForeignKey("payloads.ref"), nullable=nullable)
 
 
 def _belongs_to(parent: str, *columns: str) -> sa.ForeignKeyConstraint:
@@ -84,12 +85,31 @@ def _belongs_to(parent: str, *columns: str) -> sa.ForeignKeyConstraint:
 
 payloads = _table(
     "payloads",
-    "Bytes under the name of their SHA-256.",
-    sa.Column("ref", Hash, primary_key=True),
+    "Bytes under a name that follows from them: their SHA-256, or the HMAC of it by their scope's key. "
+    "`dictionary_ref` names the bytes that a compressed body leans on, before the common dictionary.",
+    sa.Column("ref", Ref, primary_key=True),
     _number("size"),
     word("encoding", Encoding),
     sa.Column("body", sa.LargeBinary, nullable=False),
-    sa.CheckConstraint("length(ref) = 32", name="ref_is_sha256"),
+    sa.Column("scope_id", Number, sa.ForeignKey("scopes.scope_id")),
+    _payload("dictionary_ref", nullable=True),
+    sa.CheckConstraint("length(ref) = CASE WHEN scope_id IS NULL THEN 32 ELSE 37 END", name="ref_is_named"),
+)
+
+scopes = _table(
+    "scopes",
+    "What is erased together, with the key that names its payloads: whatever is about the row with this key, in any "
+    "run; or the records of a run that became no row. A subject that was erased and comes again has a next ordinal.",
+    _number("scope_id", key=True),
+    _name("assessment"),
+    word("kind", ScopeKind),
+    _name("subject"),
+    _number("ordinal"),
+    sa.Column("naming_key", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("assessment", "kind", "subject", "ordinal"),
+    sa.CheckConstraint("length(naming_key) IN (0, 32)", name="key_is_whole_or_gone"),
+    sa.CheckConstraint("scope_id BETWEEN 1 AND 1099511627775", name="fits_a_name"),
+    by_key=True,
 )
 
 runs = _table(
@@ -157,9 +177,11 @@ rows = _table(
     _number("line", nullable=True),
     _payload("values_ref"),
     _payload("raw_ref", nullable=True),
+    sa.Column("scope_id", Number, sa.ForeignKey("scopes.scope_id")),
     sa.UniqueConstraint("run_id", "row_id"),
     sa.UniqueConstraint("run_id", "node_id", "row_index"),
     sa.Index(None, "run_id", "row_key"),
+    sa.Index(None, "scope_id"),
     _belongs_to("nodes", "node_id"),
 )
 
@@ -281,14 +303,13 @@ calls = _table(
     _payload("head_ref"),
     _payload("request_ref"),
     _instant("sent_at"),
-    sa.Column("question_hash", Hash),
+    sa.Column("question_hash", Ref),
     _name("idempotency_key", nullable=True),
     _number("bound_nanousd", nullable=True),
     sa.UniqueConstraint("state_id", "call_index"),
     sa.UniqueConstraint("state_id", "token_id", "query_key", "query_attempt"),
-    sa.Index(None, "question_hash"),
     sa.CheckConstraint("query_attempt >= 1 AND call_index >= 0", name="counted_from_one"),
-    sa.CheckConstraint("length(question_hash) = 32", name="question_hash_is_sha256"),
+    sa.CheckConstraint("length(question_hash) IN (32, 37)", name="question_hash_is_named"),
     _belongs_to("node_states", "state_id"),
     _belongs_to("tokens", "token_id"),
 )

@@ -38,6 +38,13 @@ class Determinism(StrEnum):
     EXTERNAL_CALL = "external_call"
 
 
+class ScopeKind(StrEnum):
+    """What is erased together: what is about a row of any run, or a run's records that became no row."""
+
+    ROW = "row"
+    RUN = "run"
+
+
 class TokenKind(StrEnum):
     """What travels: a slice (all that one run reads), a row of it, a batch of its rows."""
 

@@ -6,13 +6,13 @@ case study by case study, criterion by criterion, then the named queries.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
 from elspeth_dagster.core.assessment import Assessment
-from elspeth_dagster.core.canonical import Json, ordered_json, sha256
+from elspeth_dagster.core.canonical import PREFIX, Json, ordered_json, sha256
 from elspeth_dagster.core.spec import AnswerField, AssessmentSpec, LLMSpec
 
 Message = dict[str, str]
@@ -89,20 +89,26 @@ def result_fields(asked: tuple[Question, ...]) -> dict[str, AnswerField]:
 
 
 class Request(NamedTuple):
-    """What is sent: the bytes, the hash of the question that they put, and the most completion tokens that can come.
+    """What is sent: the bytes and their name, the name of the question, and the most completion tokens that can come.
 
     `question_hash` leaves out the types and bounds that the answer is held to here: whoever changes those asks the same
     question, and can take the reply to it from the record.
     """
 
     body: bytes
+    ref: str
     question_hash: str
     max_tokens: int | None
+    question: bytes = b""
+
+    def is_named(self, ref: str) -> bool:
+        """Whether its body has this name, which is a plain hash where it was recorded before there were scopes."""
+        return ref == self.ref or (ref.startswith(PREFIX) and ref == sha256(self.body))
 
     @property
-    def ref(self) -> str:
-        """The hash of the bytes."""
-        return sha256(self.body)
+    def question_hashes(self) -> tuple[str, str]:
+        """The names that its question may have on record."""
+        return self.question_hash, sha256(self.question)
 
 
 class Form:
@@ -125,10 +131,12 @@ class Form:
         _, self._put_after = _around_messages({**put, "response_format": form})
         self._max_tokens = most_tokens_of(asked)
 
-    def request(self, messages: list[Message]) -> Request:
-        """What is sent for the question put in these messages."""
+    def request(self, messages: list[Message], name: Callable[[bytes], str] = sha256) -> Request:
+        """What is sent for the question put in these messages; `name` gives bytes about this row their name."""
         begun = self._before + ordered_json(messages)
-        return Request(begun + self._after, sha256(begun + self._put_after), self._max_tokens)
+        body, put = begun + self._after, begun + self._put_after
+        ref = name(body)
+        return Request(body, ref, ref if put == body else name(put), self._max_tokens, put)
 
 
 def _around_messages(body: Mapping[str, Json]) -> tuple[bytes, bytes]:
@@ -138,9 +146,16 @@ def _around_messages(body: Mapping[str, Json]) -> tuple[bytes, bytes]:
     return b"{" + members[0] + b',"messages":', after + b"}"
 
 
-def request(spec: AssessmentSpec, question: Question, messages: list[Message], *, bounded_schema: bool) -> Request:
+def request(
+    spec: AssessmentSpec,
+    question: Question,
+    messages: list[Message],
+    name: Callable[[bytes], str] = sha256,
+    *,
+    bounded_schema: bool,
+) -> Request:
     """What is sent for a question, written once."""
-    return Form(spec, question, bounded_schema=bounded_schema).request(messages)
+    return Form(spec, question, bounded_schema=bounded_schema).request(messages, name)
 
 
 def most_tokens(spec: AssessmentSpec) -> int | None:

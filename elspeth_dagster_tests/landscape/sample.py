@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -29,6 +30,7 @@ from elspeth_dagster.landscape.records import (
     RowRejection,
     Run,
     RunEnd,
+    Scope,
     Token,
     TokenOutcome,
     TokenParent,
@@ -41,6 +43,7 @@ from elspeth_dagster.landscape.words import (
     Outcome,
     ReplyOutcome,
     RunStatus,
+    ScopeKind,
     StateStatus,
     TokenKind,
     Trigger,
@@ -53,18 +56,20 @@ RECORDS = {table: kind for kind, table in TABLES.items()}
 
 def a_run(run_id: str) -> list[Fact]:
     """A run's facts, parents first, its end last. All of its ids begin with the run's own."""
-    text = Payload.of(f"what {run_id} read, sent and got".encode())
+    scope, text = a_scope(run_id), Payload.of(f"what {run_id} read, sent and got".encode())
     slice_, row, batch = (Token(f"{run_id}-{kind.value}", run_id, kind, None) for kind in TokenKind)
     read, ask, state, row_id, call_id, batch_id = (
         f"{run_id}-{name}" for name in ("read", "ask", "state", "first", "call", "flush")
     )
     return [
+        scope,
+        Payload.of(f"what {run_id} asked about its row".encode(), scope),
         text,
         Run(run_id, None, run_id, "job", '["a"]', "[]", text.ref, "0", "0", "1", "3.11", "host", NOON),
         Node(run_id, read, "a", "admit_rows", "1", Determinism.EXTERNAL_READ, text.ref),
         Node(run_id, ask, "a", "ask_batches", "1", Determinism.EXTERNAL_CALL, text.ref),
         Edge(run_id, read, ask, "rows"),
-        Row(row_id, run_id, read, 0, "key", "2026-01-31", 2, text.ref, text.ref),
+        Row(row_id, run_id, read, 0, "key", "2026-01-31", 2, text.ref, text.ref, scope.scope_id),
         RowRejection(run_id, read, 1, "2026-01-31", 3, "age", "type", "'x' is no number", text.ref),
         slice_,
         batch,
@@ -83,6 +88,12 @@ def a_run(run_id: str) -> list[Fact]:
         Artifact(f"{run_id}-artifact", run_id, state, "a/results", None, "file:///x", text.ref, 9, 1, NOON),
         RunEnd(run_id, RunStatus.COMPLETED, None, NOON),
     ]  # fmt: skip
+
+
+def a_scope(run_id: str) -> Scope:
+    """The scope of a run's row."""
+    number = int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:3]) + 1
+    return Scope(number, run_id, ScopeKind.ROW, "key", 1, hashlib.sha256(run_id.encode()).digest())
 
 
 def an_open_run(run_id: str) -> list[Fact]:

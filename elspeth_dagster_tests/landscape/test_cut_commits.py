@@ -100,7 +100,7 @@ def test_a_fact_whose_commit_is_cut_is_on_record_once(
         assert proxy.cuts == done
         assert f"t{done}" in tokens_seen_from_outside(postgresql_url)
     assert len(facts_of(postgresql_url, Token)) == 3 + number
-    assert len(facts_of(postgresql_url, Payload)) == 1 + number
+    assert len(facts_of(postgresql_url, Payload)) == 2 + number
 
 
 def test_a_commit_that_is_cut_several_times_is_on_record_once(
@@ -295,7 +295,7 @@ def test_whatever_is_terminated_what_was_acknowledged_is_there_once(proxy: Cutti
     tokens = [token.token_id for token in all_of(Token, facts_of(postgresql_url, Token))]
     assert killed >= KILLS
     assert sorted(tokens) == sorted([*acknowledged, "r1-slice", "r1-row", "r1-batch"])
-    assert len(facts_of(postgresql_url, Payload)) == 1 + len(acknowledged)
+    assert len(facts_of(postgresql_url, Payload)) == 2 + len(acknowledged)
     on_record = [state for state in facts_of(postgresql_url, NodeState) if state.token_id == "r1-row"]
     assert sorted(on_record, key=lambda state: state.attempt) == opened
     assert [state.attempt for state in opened] == list(range(1, len(opened) + 1))

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,12 +19,13 @@ from alembic.runtime.migration import MigrationContext
 from elspeth_dagster.core.errors import LandscapeError, SchemaVersionError
 from elspeth_dagster.landscape import guards, migrations, operating, schema
 from elspeth_dagster.landscape.database import Database
-from elspeth_dagster.landscape.records import Answer, Reply
+from elspeth_dagster.landscape.inserting import ORDER
+from elspeth_dagster.landscape.records import TABLES, Answer, Fact, Payload, Reply, Row, Scope
 from elspeth_dagster.landscape.schema import metadata
 from elspeth_dagster.landscape.writing import insert
 from elspeth_dagster_tests.conftest import PostgresServer
 from elspeth_dagster_tests.landscape.processes import open_all
-from elspeth_dagster_tests.landscape.sample import a_run, all_of, count
+from elspeth_dagster_tests.landscape.sample import a_run, all_of, count, raw, raw_insert, recorded
 from elspeth_dagster_tests.landscape.test_only_growing import drop_triggers
 
 CONSTRAINTS = """
@@ -78,7 +80,7 @@ def guards_needed(dialect: str) -> set[tuple[str, str]]:
     for table in metadata.sorted_tables:
         keys = sum(isinstance(key, sa.UniqueConstraint | sa.PrimaryKeyConstraint) for key in table.constraints)
         kinds = ["no_change", "no_truncate"] if dialect == "postgresql" else ["no_update", "no_delete"]
-        keys += table.name not in ("answers", "replies")  # whose rows have no rowid beside their key
+        keys += table.name not in ("answers", "replies", "scopes")  # whose rows have no rowid beside their key
         kinds += [f"no_replace_{number}" for number in range(keys)] if dialect == "sqlite" else []
         kinds += ["no_more"] if "run_id" in table.columns and table.name not in ("runs", "run_ends") else []
         kinds += ["no_late"] if "state_id" in table.columns and not table.name.startswith("node_state") else []
@@ -114,7 +116,7 @@ def drop_all(connection: sa.Connection) -> None:
 
 def test_a_schema_that_was_changed_by_hand_would_differ(database: Database) -> None:
     with database.write() as connection:
-        connection.exec_driver_sql("DROP INDEX ix_calls_question_hash")
+        connection.exec_driver_sql("DROP INDEX ix_rows_scope_id")
         connection.exec_driver_sql("ALTER TABLE runs ADD COLUMN mood text")
     assert {difference[0] for difference in differences(database)} == {"add_index", "remove_column"}
 
@@ -182,7 +184,7 @@ def test_an_older_schema_is_refused_until_it_is_upgraded_and_keeps_its_facts_and
     database_url: str, dialect: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(Database.open(database_url)) as database, database.write() as connection:
-        insert(connection, a_run("r1")[:2])
+        insert(connection, a_run("r1")[:4])
     make_package_newer(tmp_path / "package", monkeypatch)
     with pytest.raises(
         SchemaVersionError, match=f"has schema {NEWEST}, this package needs 9998: run `elspeth-dagster upgr"
@@ -203,8 +205,9 @@ def test_answers_and_replies_are_kept_when_their_tables_are_made_anew(
     without = shutil.copytree(ours, tmp_path / "before", ignore=shutil.ignore_patterns("000[5-9]_*"))
     with monkeypatch.context() as older:
         older.setattr(migrations, "__file__", str(without / "__init__.py"))
+        older.setattr(guards, "metadata", BEFORE_SCOPES)
         with closing(Database.open(empty_url)) as database, database.write() as connection:
-            insert(connection, a_run("r1"))
+            insert_before_scopes(connection, a_run("r1"))
     with closing(Database.open(empty_url, upgrade=True)) as database:
         with database.read() as connection:
             answers = [Answer(*row) for row in connection.execute(schema.answers.select())]
@@ -212,6 +215,37 @@ def test_answers_and_replies_are_kept_when_their_tables_are_made_anew(
         assert (answers, replies) == (all_of(Answer, a_run("r1")), all_of(Reply, a_run("r1")))
         assert differences(database) == []
         assert guards_in(database) == guards_needed(dialect)
+
+
+BEFORE_SCOPES = SimpleNamespace(sorted_tables=[table for table in metadata.sorted_tables if table.name != "scopes"])
+
+
+def insert_before_scopes(connection: sa.Connection, facts: list[Fact]) -> None:
+    """Facts as they were recorded when there were no scopes."""
+    for fact in sorted(facts, key=lambda fact: ORDER[TABLES[type(fact)]]):
+        values = raw(fact, connection.dialect)
+        if not isinstance(fact, Scope) and not (isinstance(fact, Payload) and fact.scope_id):
+            known = {name: value for name, value in values.items() if name not in ("scope_id", "dictionary_ref")}
+            raw_insert(connection, TABLES[type(fact)], known)
+
+
+def test_rows_that_had_no_scope_get_one_each_and_their_runs_one_together(
+    empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = Path(migrations.__file__).parent
+    without = shutil.copytree(ours, tmp_path / "before", ignore=shutil.ignore_patterns("000[7-9]_*"))
+    with monkeypatch.context() as older:
+        older.setattr(migrations, "__file__", str(without / "__init__.py"))
+        older.setattr(guards, "metadata", BEFORE_SCOPES)
+        with closing(Database.open(empty_url)) as database, database.write() as connection:
+            for run_id, key in (("r1", "A"), ("r2", "A"), ("r3", "B")):
+                facts = [fact._replace(row_key=key) if isinstance(fact, Row) else fact for fact in a_run(run_id)]
+                insert_before_scopes(connection, facts)
+    with closing(Database.open(empty_url, upgrade=True)) as database, database.read() as connection:
+        scopes = {scope.scope_id: scope for scope in recorded(connection, Scope)}
+        subjects = {row.run_id: scopes[row.scope_id or 0] for row in recorded(connection, Row)}
+    assert {run_id: scope.subject for run_id, scope in subjects.items()} == {"r1": "A", "r2": "A", "r3": "B"}
+    assert subjects["r1"] == subjects["r2"] and len({scope.naming_key for scope in scopes.values()}) == 2 == len(scopes)
 
 
 def test_an_upgrade_that_fails_leaves_the_database_as_it_was(

@@ -16,13 +16,14 @@ from elspeth_dagster.core.errors import AuditError, LandscapeError, SettingsErro
 from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import TABLES, Answer, Call, Fact, Reply
-from elspeth_dagster.landscape.schema import calls, metadata
+from elspeth_dagster.landscape.schema import calls, metadata, payloads
 from elspeth_dagster.landscape.writing import Writer, insert
 from elspeth_dagster.resources.landscape import LandscapeResource
 from elspeth_dagster_tests.landscape.sample import (
     RECORDS,
     a_run,
     a_running_run,
+    all_of,
     an_open_run,
     count,
     only,
@@ -37,7 +38,7 @@ NOBODY = "sha256:" + "00" * 32
 def with_reference(fact: Fact, key: sa.ForeignKeyConstraint, other: Fact | None) -> Fact:
     """A fact that refers to what another run's fact refers to; with no other, to nobody. Its run stays its own."""
     names = [name for name in key.column_keys if name != "run_id" or len(key.column_keys) == 1]
-    missing = {name: NOBODY if name.endswith("_ref") else "nobody" for name in names}
+    missing = {name: 999 if name == "scope_id" else NOBODY if name.endswith("_ref") else "nobody" for name in names}
     return fact._replace(**(missing if other is None else {name: getattr(other, name) for name in names}))
 
 
@@ -64,8 +65,9 @@ def two_runs(database: Database) -> Database:
 
 
 def mine_and_theirs(table: sa.Table) -> tuple[Fact, Fact]:
-    """A fact of a table, and the same of another run."""
-    return only(RECORDS[table], a_run("mine")), only(RECORDS[table], a_run("theirs"))
+    """A fact of a table, and the same of another run; of payloads one that belongs to a scope."""
+    which = 0 if table is payloads else -1
+    return all_of(RECORDS[table], a_run("mine"))[which], all_of(RECORDS[table], a_run("theirs"))[which]
 
 
 def test_every_reference_to_nobody_is_refused(unchanged_database: Database) -> None:

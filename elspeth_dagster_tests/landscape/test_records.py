@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from elspeth_dagster.core.errors import AuditError
 from elspeth_dagster.landscape import words
-from elspeth_dagster.landscape.columns import Hash, Instant, Name, Number, Text, Word
+from elspeth_dagster.landscape.columns import Hash, Instant, Name, Number, Ref, Text, Word
 from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import (
@@ -26,6 +26,7 @@ from elspeth_dagster.landscape.records import (
     Payload,
     Reply,
     Run,
+    Scope,
     Token,
 )
 from elspeth_dagster.landscape.schema import metadata
@@ -33,7 +34,7 @@ from elspeth_dagster.landscape.words import AnswerStatus, ReplyOutcome, TokenKin
 from elspeth_dagster.landscape.writing import insert
 from elspeth_dagster_tests.landscape.sample import RECORDS, a_run, an_open_run, only, parents_of, raw, raw_insert
 
-KINDS = {Text: str, Name: str, Hash: str, Number: int, Instant: datetime, sa.LargeBinary: bytes}
+KINDS = {Text: str, Name: str, Hash: str, Ref: str, Number: int, Instant: datetime, sa.LargeBinary: bytes}
 NUMBERS = [column for table in metadata.sorted_tables for column in table.columns
            if isinstance(column.type, Number | Instant)]  # fmt: skip
 WORDS = [column for table in metadata.sorted_tables for column in table.columns if isinstance(column.type, Word)]
@@ -114,7 +115,7 @@ def test_the_sample_itself_is_taken(refusals: Refusals) -> None:
 
 
 def test_an_unknown_word_is_refused_by_the_database(refusals: Refusals) -> None:
-    assert len(WORDS) == 11
+    assert len(WORDS) == 12
     for column in WORDS:
         for unknown in ("", "COMPLETED", "completed ", "quarantined"):
             said = refusals.of(sample_of(column), **{column.name: unknown}, **IN_KEEPING.get(str(column), {}))
@@ -141,7 +142,7 @@ IMPOSSIBLE: list[tuple[type[Fact], dict[str, object], str]] = [
     (NodeState, {"attempt": 0}, "attempt_from_one"),
     (Call, {"query_attempt": 0}, "counted_from_one"),
     (Call, {"call_index": -1}, "counted_from_one"),
-    (Call, {"question_hash": b"short"}, "question_hash_is_sha256"),
+    (Call, {"question_hash": b"short"}, "question_hash_is_named"),
     (Reply, {"error_class": "timeout"}, "error_has_class"),
     (Reply, {"outcome": ReplyOutcome.ERROR}, "error_has_class"),
     (Reply, {"outcome": ReplyOutcome.UNKNOWN}, "error_has_class"),
@@ -151,7 +152,12 @@ IMPOSSIBLE: list[tuple[type[Fact], dict[str, object], str]] = [
     (Answer, {"status": AnswerStatus.REFUSED}, "refused_has_reason"),
     (Answer, {"values_ref": None}, "accepted_whole"),
     (Answer, {"call_id": None}, "accepted_whole"),
-    (Payload, {"ref": b"short"}, "ref_is_sha256"),
+    (Payload, {"ref": b"short"}, "ref_is_named"),
+    (Payload, {"ref": b"\0" * 37}, "ref_is_named"),
+    (Payload, {"scope_id": 1}, "ref_is_named"),
+    (Scope, {"naming_key": b"short"}, "key_is_whole_or_gone"),
+    (Scope, {"scope_id": 0}, "fits_a_name"),
+    (Scope, {"scope_id": 2**40}, "fits_a_name"),
     (Artifact, {"content_hash": b"\0" * 33}, "content_hash_is_sha256"),
 ]
 
@@ -185,7 +191,7 @@ def test_text_is_no_number_on_either_database(refusals: Refusals) -> None:
 
 def test_what_has_not_the_length_of_a_hash_is_no_hash(refusals: Refusals) -> None:
     for table in metadata.sorted_tables:
-        for column in [column for column in table.columns if isinstance(column.type, Hash)]:
+        for column in [column for column in table.columns if isinstance(column.type, Hash | Ref)]:
             assert refusals.of(sample_of(column), **{column.name: b"\0" * 31}), column
 
 
@@ -215,6 +221,10 @@ NOT_AS_DECLARED: list[Callable[[], Fact]] = [
     lambda: only(Run, a_run("r1"))._replace(config_ref="sha256:" + "ab" * 31),
     lambda: only(Run, a_run("r1"))._replace(config_ref="ab" * 32),
     lambda: only(Run, a_run("r1"))._replace(config_ref="sha256:" + "ab" * 32 + "\n"),
+    lambda: only(Run, a_run("r1"))._replace(config_ref="hmac-sha256:01:" + "ab" * 32),
+    lambda: only(Run, a_run("r1"))._replace(config_ref="hmac-sha256:-1:" + "ab" * 32),
+    lambda: only(Run, a_run("r1"))._replace(config_ref="hmac-sha256:1:" + "ab" * 31),
+    lambda: only(Run, a_run("r1"))._replace(config_ref=f"hmac-sha256:{2**40}:" + "ab" * 32),
     lambda: only(Payload, a_run("r1"))._replace(ref="../../etc/passwd"),
 ]
 

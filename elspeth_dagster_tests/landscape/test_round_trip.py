@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from elspeth_dagster.landscape.columns import EPOCH, Hash, Instant, Name, Number, Text, Word
+from elspeth_dagster.landscape.columns import EPOCH, LARGEST_SCOPE, Hash, Instant, Name, Number, Ref, Text, Word
 from elspeth_dagster.landscape.database import Database
-from elspeth_dagster.landscape.records import TABLES, Answer, Call, Fact, NodeState, Payload, Reply, Run
+from elspeth_dagster.landscape.records import TABLES, Answer, Call, Fact, NodeState, Payload, Reply, Run, Scope
 from elspeth_dagster.landscape.words import AnswerStatus, ReplyOutcome
 from elspeth_dagster.landscape.writing import insert
 from elspeth_dagster_tests.landscape.sample import a_run, only, parents_of, recorded
@@ -43,6 +43,12 @@ def values_of(column: sa.Column[Any]) -> st.SearchStrategy[Any]:
             strategy = names
         case Hash():
             strategy = st.binary(min_size=32, max_size=32).map(lambda digest: "sha256:" + digest.hex())
+        case Ref():
+            strategy = st.builds(
+                lambda name, digest: name + digest.hex(),
+                st.just("sha256:") | st.integers(1, LARGEST_SCOPE).map("hmac-sha256:{}:".format),
+                st.binary(min_size=32, max_size=32),
+            )
         case _:
             strategy = st.binary()
     return strategy | st.none() if column.nullable else strategy
@@ -63,6 +69,11 @@ def consistent(fact: Fact) -> Fact:
             nearest: Fact = fact._replace(attempt=max(1, fact.attempt))
         case Call():
             nearest = fact._replace(query_attempt=max(1, fact.query_attempt), call_index=max(0, fact.call_index))
+        case Scope():
+            key = fact.naming_key.ljust(32)[:32] if fact.naming_key else b""
+            nearest = fact._replace(scope_id=1 + fact.scope_id % LARGEST_SCOPE, naming_key=key)
+        case Payload():
+            nearest = fact._replace(ref="sha256:" + fact.ref[-64:])
         case Reply(outcome=ReplyOutcome.SUCCESS):
             nearest = fact._replace(error_class=None, http_status=fact.http_status or 200)
         case Reply():

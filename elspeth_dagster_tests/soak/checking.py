@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from elspeth_dagster.landscape.schema import metadata
-from elspeth_dagster_tests.project import Project
+from elspeth_dagster_tests.project import Project, sent
 from elspeth_dagster_tests.soak.acknowledging import key_columns, noted
 
 RUNS = (
@@ -31,7 +31,7 @@ FATES = (
     "LEFT JOIN rows w ON w.row_id = t.row_id LEFT JOIN token_outcomes o ON o.token_id = t.token_id"
 )
 CALLS = (
-    "SELECT c.call_id, r.root_run_id, c.request_ref, c.query_key, c.sent_at, w.row_key, p.outcome, p.received_at "
+    "SELECT c.call_id, r.root_run_id, c.query_key, c.sent_at, w.row_key, p.outcome, p.received_at "
     "FROM calls c JOIN runs r ON r.run_id = c.run_id JOIN tokens t ON t.token_id = c.token_id "
     "JOIN rows w ON w.row_id = t.row_id LEFT JOIN replies p ON p.call_id = c.call_id"
 )
@@ -83,8 +83,9 @@ def gather(
 ) -> Evidence:
     """Read what there is of a slice that is done."""
     calls = project.facts(CALLS)
+    hashes = sent(project)
     for call in calls:
-        call["request_ref"] = "sha256:" + bytes(call["request_ref"]).hex()
+        call["request_hash"] = hashes[call["call_id"]]
     acknowledged = list(noted(folder))
     return Evidence(
         expected_keys=expected_keys,
@@ -189,7 +190,7 @@ def billed_again_after_recorded(evidence: Evidence) -> list[str]:
 
 
 def _about(call: dict[str, Any]) -> tuple[str, ...]:
-    return call["root_run_id"], call["row_key"], call["query_key"], call["request_ref"]
+    return call["root_run_id"], call["row_key"], call["query_key"], call["request_hash"]
 
 
 def billed_twice_and_not_listed(evidence: Evidence) -> list[str]:
@@ -201,7 +202,7 @@ def billed_twice_and_not_listed(evidence: Evidence) -> list[str]:
 
 
 def _asked(call: dict[str, Any]) -> tuple[str, str]:
-    return call["root_run_id"], call["request_ref"]
+    return call["root_run_id"], call["request_hash"]
 
 
 def lineages_broken(evidence: Evidence) -> list[str]:

@@ -1,25 +1,28 @@
 """The record says the same of the same input: same request bytes in any run, and an exact dump of a small one."""
 
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
-from elspeth_dagster.core.canonical import sha256
+import sqlalchemy as sa
+
+from elspeth_dagster.core.canonical import keyed_sha256, sha256
+from elspeth_dagster.landscape.columns import written_ref
 from elspeth_dagster.landscape.compressing import COMMON
+from elspeth_dagster.landscape.schema import payloads
 from elspeth_dagster_tests.fault_server import FaultServer
-from elspeth_dagster_tests.project import Project, rows_of_texts
+from elspeth_dagster_tests.project import Project, bodies, rows_of_texts, sent
 
 GOLDEN = Path(__file__).with_name("golden.json")
 DUMP = {
     "runs": "SELECT job_name, assessments, partition_keys, status FROM runs JOIN run_ends USING (run_id)",
     "nodes": "SELECT node_id, assessment, op_name, determinism FROM nodes ORDER BY node_id",
     "edges": "SELECT from_node, to_node, label FROM edges ORDER BY from_node, to_node",
-    "rows": "SELECT row_index, row_key, partition_key, line, v.body AS values_body, v.encoding AS values_encoding, "
-    "w.body AS raw_body, w.encoding AS raw_encoding FROM rows JOIN payloads v ON v.ref = values_ref "
+    "rows": "SELECT row_index, row_key, partition_key, line, v.ref AS values_body, "
+    "w.ref AS raw_body FROM rows JOIN payloads v ON v.ref = values_ref "
     "JOIN payloads w ON w.ref = raw_ref ORDER BY row_index",
-    "row_rejections": "SELECT row_index, line, column_name, reason, message, body AS raw_body, "
-    "encoding AS raw_encoding FROM row_rejections JOIN payloads ON ref = raw_ref ORDER BY row_index",
+    "row_rejections": "SELECT row_index, line, column_name, reason, message, ref AS raw_body "
+    "FROM row_rejections JOIN payloads ON ref = raw_ref ORDER BY row_index",
     "tokens": "SELECT kind, count(*) AS n FROM tokens GROUP BY kind ORDER BY kind",
     "batch_members": "SELECT b.ordinal AS batch, b.trigger_fired, b.shard, m.ordinal, r.row_key FROM batches b "
     "JOIN batch_members m ON m.batch_id = b.batch_id JOIN tokens t ON t.token_id = m.token_id "
@@ -32,13 +35,13 @@ DUMP = {
     "ORDER BY s.node_id, s.step_key, s.started_at",
     "calls": "SELECT b.ordinal AS batch, c.call_index, c.query_key, c.query_attempt, c.cause, r.row_key, c.provider, "
     "c.model, p.outcome, p.error_class, p.http_status, p.finish_reason, p.prompt_tokens, p.completion_tokens, "
-    "p.cost_nanousd, q.body AS request_body, q.encoding AS request_encoding, y.body AS reply_body, "
-    "y.encoding AS reply_encoding FROM calls c JOIN replies p ON p.call_id = c.call_id "
+    "p.cost_nanousd, q.ref AS request_body, y.ref AS reply_body "
+    "FROM calls c JOIN replies p ON p.call_id = c.call_id "
     "JOIN payloads q ON q.ref = c.request_ref JOIN payloads y ON y.ref = p.body_ref "
     "JOIN node_states s ON s.state_id = c.state_id JOIN batches b ON b.token_id = s.token_id "
     "JOIN tokens t ON t.token_id = c.token_id JOIN rows r ON r.row_id = t.row_id ORDER BY b.ordinal, c.call_index",
-    "answers": "SELECT r.row_key, a.query_key, a.status, a.reason, a.detail, c.call_index, v.body AS values_body, "
-    "v.encoding AS values_encoding FROM answers a JOIN tokens t ON t.token_id = a.token_id "
+    "answers": "SELECT r.row_key, a.query_key, a.status, a.reason, a.detail, c.call_index, v.ref AS values_body "
+    "FROM answers a JOIN tokens t ON t.token_id = a.token_id "
     "JOIN rows r ON r.row_id = t.row_id LEFT JOIN calls c ON c.call_id = a.call_id "
     "LEFT JOIN payloads v ON v.ref = a.values_ref ORDER BY r.row_index, a.query_key",
     "token_outcomes": "SELECT t.kind, r.row_key, o.outcome FROM token_outcomes o JOIN tokens t ON t.token_id = "
@@ -66,13 +69,28 @@ def test_what_is_on_record_is_what_went_over_the_wire(project: Project, server: 
     project.declare()
     project.write_rows(rows_of_texts(3))
     assert project.run().success
-    recorded = project.facts(
-        "SELECT c.call_id, c.request_ref, p.body_ref FROM calls c JOIN replies p ON p.call_id = c.call_id"
-    )
     received = {request["headers"]["x-client-request-id"]: request["sha256"] for request in server.stats()["requests"]}
-    assert received == {call["call_id"]: "sha256:" + bytes(call["request_ref"]).hex() for call in recorded}
-    for payload in project.facts("SELECT * FROM payloads"):
-        assert sha256(text_of(payload["body"], payload["encoding"])) == "sha256:" + bytes(payload["ref"]).hex()
+    assert received == sent(project)
+
+
+def test_names_of_what_is_about_a_row_need_its_key(project: Project, server: FaultServer) -> None:
+    project.declare()
+    project.write_rows(rows_of_texts(2))
+    assert project.run().success
+    keys = {scope["scope_id"]: bytes(scope["naming_key"]) for scope in project.facts("SELECT * FROM scopes")}
+    kept = {bytes(row["ref"]): row["scope_id"] for row in project.facts("SELECT ref, scope_id FROM payloads")}
+    for ref, body in read_all(project).items():
+        scope = kept[ref]
+        plain = sha256(body) if scope is None else keyed_sha256(scope, keys[scope], body)
+        assert written_ref(ref) == plain
+    named_plainly = {written_ref(ref) for ref, scope in kept.items() if scope is None}
+    config = "SELECT config_ref AS ref FROM nodes UNION SELECT config_ref FROM runs UNION SELECT head_ref FROM calls"
+    assert named_plainly == {sha256(COMMON), *(written_ref(bytes(row["ref"])) for row in project.facts(config))}
+
+
+def read_all(project: Project) -> dict[bytes, bytes]:
+    """The bytes of every payload, by its stored name."""
+    return bodies(project, sa.select(sa.type_coerce(payloads.c.ref, sa.LargeBinary), payloads.c.ref))
 
 
 def test_a_small_run_leaves_exactly_this_record(project: Project, server: FaultServer) -> None:
@@ -84,21 +102,18 @@ def test_a_small_run_leaves_exactly_this_record(project: Project, server: FaultS
     with (project.folder / "data" / "rows.csv").open("a") as file:
         file.write("R4,ragged\n")
     assert project.run().success
-    record = {table: [readable(row) for row in project.facts(query)] for table, query in DUMP.items()}
+    texts = read_all(project)
+    record = {table: [readable(row, texts) for row in project.facts(query)] for table, query in DUMP.items()}
     assert record == json.loads(GOLDEN.read_text())
 
 
-def readable(row: dict[str, Any]) -> dict[str, Any]:
+def readable(row: dict[str, Any], texts: dict[bytes, bytes]) -> dict[str, Any]:
     """A row with its payloads as text, and without what a provider makes up anew for every reply."""
-    plain = {name: value for name, value in row.items() if not name.endswith(("_body", "_encoding"))}
+    plain = {name: value for name, value in row.items() if not name.endswith("_body")}
     for name in [name for name in row if name.endswith("_body")]:
-        body, encoding = row[name], row[name.replace("_body", "_encoding")]
-        plain[name.removesuffix("_body")] = None if body is None else masked(text_of(body, encoding).decode())
+        ref = row[name]
+        plain[name.removesuffix("_body")] = None if ref is None else masked(texts[bytes(ref)].decode())
     return plain
-
-
-def text_of(body: Any, encoding: str) -> bytes:
-    return zlib.decompressobj(zdict=COMMON).decompress(bytes(body)) if encoding == "zlib" else bytes(body)
 
 
 def masked(text: str) -> Any:

@@ -8,10 +8,11 @@ import pytest
 import sqlalchemy as sa
 
 from elspeth_dagster.landscape import guards
+from elspeth_dagster.landscape.columns import written_ref
 from elspeth_dagster.landscape.database import Database
 from elspeth_dagster_tests.fault_server import FaultServer
 from elspeth_dagster_tests.landscape.test_only_growing import drop_triggers
-from elspeth_dagster_tests.project import TEMPLATES, Project, rows_of_texts
+from elspeth_dagster_tests.project import TEMPLATES, Project, rows_of_texts, sent
 from elspeth_dagster_tests.walk.test_reuse import said
 
 NOBODY = "http://127.0.0.1:9/v1"
@@ -139,7 +140,7 @@ def erase_reply(project: Project, row_key: str, question: str) -> str:
         connection.execute(sa.text("UPDATE payloads SET body = :none WHERE ref = :ref"), {"none": b"", "ref": ref})
         guards.install(connection)
     database.close()
-    return "sha256:" + bytes(ref).hex()
+    return written_ref(bytes(ref))
 
 
 def test_an_erased_reply_is_an_error_of_its_own(project: Project, server: FaultServer) -> None:
@@ -162,9 +163,10 @@ def test_an_erased_reply_is_asked_for_again_where_asking_is_allowed(
     server.reset()
     assert sqlite_project.run(reuse="landscape").success
     requests = [request["sha256"] for request in server.stats()["requests"]]
-    of_row_5 = "SELECT c.request_ref FROM calls c JOIN tokens t ON t.token_id = c.token_id JOIN rows r ON r.row_id = " \
+    of_row_5 = "SELECT c.call_id FROM calls c JOIN tokens t ON t.token_id = c.token_id JOIN rows r ON r.row_id = " \
         "t.row_id WHERE r.row_key = 'R5' AND c.query_key = 'cs1_depth'"  # fmt: skip
-    assert {f"sha256:{bytes(call['request_ref']).hex()}" for call in sqlite_project.facts(of_row_5)} <= set(requests)
+    asked = sent(sqlite_project)
+    assert {asked[call["call_id"]] for call in sqlite_project.facts(of_row_5)} <= set(requests)
 
 
 def test_an_error_that_stopped_the_step_stops_the_replay(sqlite_project: Project, server: FaultServer) -> None:

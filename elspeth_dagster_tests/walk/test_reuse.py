@@ -328,7 +328,7 @@ def test_a_re_execution_of_one_that_died_before_it_was_on_record_goes_on_from_th
     landscape: Landscape,
 ) -> None:
     facts = a_run("first")
-    nodes, edges, configs = all_of(Node, facts), all_of(Edge, facts), all_of(Payload, facts)
+    nodes, edges, configs = all_of(Node, facts), all_of(Edge, facts), [only(Payload, facts)]
     first = only(Run, facts)
     landscape.write(*facts)
     again = first._replace(run_id="third", parent_run_id="second, which died", root_run_id="first")
