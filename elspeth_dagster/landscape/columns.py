@@ -28,7 +28,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # PostgreSQL's text has no NUL, UTF-8 no half of a surrogate pair; SQLite would cut or garble them.
 NOT_KEPT = re.compile("[\0\ud800-\udfff]")
 SHA256_NAME = re.compile(PREFIX + "[0-9a-f]{64}")
-KEYED_NAME = re.compile(KEYED + "(0|[1-9][0-9]{0,11}):([0-9a-f]{64})")
+KEYED_NAME = re.compile(KEYED + "([1-9][0-9]{0,12}):([0-9a-f]{64})")
 SCOPE_BYTES, HASH_BYTES = 5, 32
 LARGEST_SCOPE = 2 ** (8 * SCOPE_BYTES) - 1
 
@@ -132,7 +132,7 @@ class Ref(Kept[str]):
 @lru_cache(maxsize=4096)  # a name is stored with its payload and with whatever refers to it, about the same time
 def stored_ref(written: str) -> bytes:
     """A payload's name as it is stored. Raises ValueError for what is none."""
-    if keyed := KEYED_NAME.fullmatch(written):
+    if (keyed := KEYED_NAME.fullmatch(written)) and int(keyed[1]) <= LARGEST_SCOPE:
         return int(keyed[1]).to_bytes(SCOPE_BYTES) + bytes.fromhex(keyed[2])
     if not SHA256_NAME.fullmatch(written):
         raise ValueError("a payload's name is neither sha256:<hex> nor hmac-sha256:<scope>:<hex>")
