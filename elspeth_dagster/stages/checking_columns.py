@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from elspeth_dagster.core.spec import AssessmentSpec, KeyPath, Problem
 from elspeth_dagster.stages.checking_questions import Asked
 from elspeth_dagster.stages.heading import ANSWER_KINDS, TAKEN
+from elspeth_dagster.stages.reviewing import review_columns
 
 OF_THE_ANSWERS_TABLE = frozenset({"row_index", "question", *TAKEN})
 
@@ -22,6 +23,7 @@ def column_problems(spec: AssessmentSpec, asked: Sequence[Asked]) -> Iterator[Pr
     """Every problem with columns."""
     yield from _undeclared(spec)
     yield from _result_collisions(spec, asked)
+    yield from _review_collisions(spec, asked)
     yield from _failure_collisions(spec, asked)
     yield from _answer_collisions(spec, asked)
     yield from _mixed_types(asked)
@@ -61,6 +63,25 @@ def _result_collisions(spec: AssessmentSpec, asked: Sequence[Asked]) -> Iterator
                     "Rename one of the two.",
                 )
             taken.setdefault(column, f"that of question `{one.question.key}`, field `{field}`,")
+
+
+def _review_collisions(spec: AssessmentSpec, asked: Sequence[Asked]) -> Iterator[Problem]:
+    if not spec.review:
+        return
+    by_key = _by_key(asked).values()
+    taken = dict.fromkeys(spec.source.columns, "a source column")
+    taken |= {
+        one.question.column(name): f"that of its field `{name}`" for one in by_key for name in one.question.fields
+    }
+    for one in by_key:
+        for column in review_columns(one.question):
+            if column in taken:
+                yield Problem(
+                    ("review",),
+                    f"`results` says in a column `{column}` what reviewers say of question `{one.question.key}`, and "
+                    f"that is {taken[column]} already. Rename that one.",
+                )
+            taken.setdefault(column, f"one of the reviews of `{one.question.key}`")
 
 
 def _failure_collisions(spec: AssessmentSpec, asked: Sequence[Asked]) -> Iterator[Problem]:
