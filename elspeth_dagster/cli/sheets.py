@@ -1,6 +1,6 @@
 """Review sheets: answers as a CSV file for people, who say in it what they think of each.
 
-    row_key, question, status, refusal, answer_<field>…    what is on record, for reading; with input_<name>… on request
+    row_key, question, status, refusal, answer_<field>…    what is on record (and input_<name>… on request)
     reviewer, verdict, corrected_<field>…, reason          what people fill in
     state_id, token_id                                     with the question, the answer's key
 

@@ -66,22 +66,15 @@ def _result_collisions(spec: AssessmentSpec, asked: Sequence[Asked]) -> Iterator
 
 
 def _review_collisions(spec: AssessmentSpec, asked: Sequence[Asked]) -> Iterator[Problem]:
-    if not spec.review:
-        return
-    by_key = _by_key(asked).values()
-    taken = dict.fromkeys(spec.source.columns, "a source column")
-    taken |= {
-        one.question.column(name): f"that of its field `{name}`" for one in by_key for name in one.question.fields
-    }
-    for one in by_key:
-        for column in review_columns(one.question):
-            if column in taken:
-                yield Problem(
-                    ("review",),
-                    f"`results` says in a column `{column}` what reviewers say of question `{one.question.key}`, and "
-                    f"that is {taken[column]} already. Rename that one.",
-                )
-            taken.setdefault(column, f"one of the reviews of `{one.question.key}`")
+    """Columns of the source or of answers, each told once, that the reviews' columns would be a second time."""
+    taken: dict[str, KeyPath] = {name: ("source", "columns", name) for name in spec.source.columns}
+    questions = [one for one in _by_key(asked).values() if spec.review]
+    taken |= {one.question.column(name): (*one.fields_at, name) for one in questions for name in one.question.fields}
+    collide = {taken[name]: name for one in questions for name in review_columns(one.question) if name in taken}
+    for key_path, column in collide.items():
+        yield Problem(
+            key_path, f"With `review`, `results` says in a column `{column}` what reviewers say. Rename it here."
+        )
 
 
 def _failure_collisions(spec: AssessmentSpec, asked: Sequence[Asked]) -> Iterator[Problem]:
