@@ -20,11 +20,12 @@ from elspeth_dagster_tests.project import Project, rows_of_texts
 Line = dict[str, str]
 FORMULA = "=1+1"
 REFUSED = ("R2", "cs2_depth")
+NOT_ASKED = ("R4", "cs2_depth")
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """A project with a run of four rows, of which R2 has a refused answer, and one has a formula for a key."""
+    """A project with a run of five rows: R2 has a refused answer, one has a formula for a key, R4 a blank text."""
     folder = tmp_path_factory.mktemp("review") / "project"
     url = f"sqlite:///{folder}/landscape.sqlite"
     if request.param == "postgresql":
@@ -33,8 +34,9 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     with FaultServer(rules=[{"act": "not_json", "contains": "depth of cs2: text two of row 2."}]) as server:
         made = Project(folder, url, server.base_url)
         made.declare(errors={"row": "keep_partial", "retry_seconds": 10})
-        rows = rows_of_texts(4)
+        rows = rows_of_texts(5)
         rows[3]["id"] = FORMULA
+        rows[4]["cs2_text"] = " "
         made.write_rows(rows)
         assert made.run().success
         yield made
@@ -96,17 +98,20 @@ def reviews(project: Project) -> int:
 
 def test_a_sheet_has_a_line_for_each_answer_with_room_for_people(sheet: Path) -> None:
     lines = lines_of(sheet)
-    assert [line["row_key"] for line in lines] == [key for key in ("R0", "R1", "R2", "'=1+1") for _ in range(4)]
+    assert [line["row_key"] for line in lines] == [key for key in ("R0", "R1", "R2", "'=1+1", "R4") for _ in range(4)]
     assert all(line[name] == "" for line in lines for name in ("reviewer", "verdict", "reason", "corrected_score"))
-    [refused] = [line for line in lines if line["status"] == "refused"]
+    refused, *not_asked = [line for line in lines if line["status"] == "refused"]
+    assert [line["refusal"].split(":")[0] for line in not_asked] == ["blank_input"] * 2
     assert (refused["row_key"], refused["question"], refused["answer_score"]) == (*REFUSED, "")
     assert refused["refusal"].startswith("not_json: ")
-    assert all(line["answer_score"].isdigit() and line["answer_rationale"] for line in lines if line != refused)
+    assert all(
+        line["answer_score"].isdigit() and line["answer_rationale"] for line in lines if line["status"] == "accepted"
+    )
 
 
 @pytest.mark.parametrize(
     ("words", "count"),
-    [(["--failed"], 1), (["--sample", "5"], 5), (["--sample", "100"], 16), (["--failed", "--sample", "3"], 1)],
+    [(["--failed"], 3), (["--sample", "5"], 5), (["--sample", "100"], 20), (["--failed", "--sample", "2"], 2)],
 )
 def test_a_sheet_can_be_of_some_answers(project: Project, tmp_path: Path, words: list[str], count: int) -> None:
     drawn = []
@@ -119,7 +124,7 @@ def test_a_sheet_can_be_of_some_answers(project: Project, tmp_path: Path, words:
 
 def test_a_share_of_the_answers_is_drawn_by_lot(project: Project, tmp_path: Path) -> None:
     ask(project, "export", first_run(project), "--sample", "0.5", "--to", str(tmp_path / "half.csv"))
-    assert 0 < len(lines_of(tmp_path / "half.csv")) < 16
+    assert 0 < len(lines_of(tmp_path / "half.csv")) < 20
 
 
 def test_what_was_asked_about_comes_with_it_on_request(project: Project, sheet: Path, tmp_path: Path) -> None:
@@ -217,7 +222,7 @@ def test_one_reviewer_says_one_thing_of_an_answer_in_a_file(project: Project, sh
     twice = path.read_text("utf-8").splitlines()
     path.write_text("\n".join([*twice, twice[1]]), "utf-8")
     result = ask(project, "import", str(path))
-    assert result.exit_code == 1 and "line 18: Ada reviewed this answer in line 2 already" in result.stderr
+    assert result.exit_code == 1 and "line 22: Ada reviewed this answer in line 2 already" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -250,15 +255,15 @@ def test_reviews_are_recorded_once_shown_beside_the_answer_and_in_the_next_table
     run_id = first_run(project)
     first = fill_in(sheet, fill_first)
     assert json.loads(ask(project, "import", str(first), "--by", "Ada", "--json").stdout) == {
-        "recorded": 5, "known": 0, "without": 11,
+        "recorded": 6, "known": 0, "without": 14,
     }  # fmt: skip
     again = ask(project, "import", str(first), "--by", "Ada").stdout
-    assert again == "0 reviews recorded, 5 were on record already, 11 lines without a review.\n"
+    assert again == "0 reviews recorded, 6 were on record already, 14 lines without a review.\n"
 
     later = fill_in(first, change_mind, delimiter=";")
     assert json.loads(ask(project, "import", str(later), "--by", "Ada", "--json").stdout)["recorded"] == 1
     assert json.loads(ask(project, "import", str(first), "--by", "Ada", "--json").stdout)["recorded"] == 0
-    assert reviews(project) == 6
+    assert reviews(project) == 7
 
     told = explained(project, run_id, "R0", "cs1_clarity")
     verdicts = [(one["review"]["number"], one["review"]["verdict"]) for one in told["reviews"]]
@@ -280,12 +285,13 @@ def test_reviews_are_recorded_once_shown_beside_the_answer_and_in_the_next_table
         "score": before.set_index("id").loc[FORMULA, "cs2_depth_score"], "reviewer": "Ada", "verdict": "agree",
     }  # fmt: skip
     assert cells(after, "R2", "cs2_depth") == {"score": 50, "reviewer": "Ada", "verdict": "correct"}
+    assert cells(after, *NOT_ASKED) == {"score": 50, "reviewer": "Ada", "verdict": "correct"}
     assert cells(after, "R1", "cs2_depth") == {"score": None, "reviewer": None, "verdict": None}
 
     metadata = {name: value.value for name, value in metadata_of(replayed).items()}
     lines = json.loads(ask(project, "agreement", run_id, "--json").stdout)
     [whole] = [line for line in lines if line["question"] is None]
-    assert metadata["reviewed"] == 5
+    assert metadata["reviewed"] == 6
     assert metadata["review_alpha_score"] == pytest.approx(whole["alpha"]) and -1 <= whole["alpha"] <= 1
     assert (whole["answers"], whole["reviewers"]) == (3, 1)
     assert json.loads(ask(project, "agreement", replayed.run_id, "--json").stdout) == lines
@@ -296,6 +302,13 @@ def test_reviews_are_recorded_once_shown_beside_the_answer_and_in_the_next_table
     told = explained(project, replayed.run_id, "R0", "cs1_depth")
     assert [one["review"]["verdict"] for one in told["reviews"]] == ["correct"]
 
+    anew = project.run()
+    assert anew.success
+    asked_anew = project.table("results").set_index("id")
+    assert cells(asked_anew, "R0", "cs1_depth") == {"score": None, "reviewer": None, "verdict": None}
+    assert cells(asked_anew, *NOT_ASKED)["reviewer"] == "Ada", "of a row that says the same, where nothing was sent"
+    assert metadata_of(anew)["reviewed"].value == 1
+
 
 def fill_first(line: Line) -> None:
     if of(line, "R0", "cs1_clarity") or of(line, "R0", "cs1_depth"):
@@ -304,7 +317,7 @@ def fill_first(line: Line) -> None:
         line |= {"verdict": "correct", "corrected_score": "9", "answer_rationale": ""}
     elif of(line, "'=1+1", "cs2_depth"):
         line |= {"verdict": "agree"}
-    elif of(line, *REFUSED):
+    elif of(line, *REFUSED) or of(line, *NOT_ASKED):
         line |= {"verdict": "correct", "corrected_score": "50", "corrected_rationale": "'=so"}
 
 
