@@ -4,7 +4,7 @@
     reviewer, verdict, corrected_<field>…, reason          what people fill in
     state_id, token_id                                     with the question, the answer's key
 
-`taking_sheets` reads them back.
+`reading_sheets` and `taking_sheets` take them back.
 """
 
 from __future__ import annotations
