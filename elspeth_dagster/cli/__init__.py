@@ -568,7 +568,7 @@ def review_import(path: str, by: str | None, as_json: bool, url: str) -> None:
 @_json_option
 @_landscape_option
 def review_agreement(run: str, assessment: str | None, as_json: bool, url: str) -> None:
-    """Tell how far reviewers and the model agree about a run's answers.
+    """Tell how far reviewers and the model agree.
 
     Krippendorff's alpha at interval level, of each numeric field: over all questions together, then of each. 1 is full
     agreement, 0 what chance would give. Raters are the model and each reviewer by their last word; a rejected answer
