@@ -18,9 +18,9 @@ import sqlalchemy as sa
 from elspeth_dagster.cli.reading_sheets import Line, Mistakes, read_bytes, read_lines
 from elspeth_dagster.cli.sheets import CORRECTED, GIVEN, assessment_of
 from elspeth_dagster.core.canonical import PREFIX, Json
-from elspeth_dagster.landscape import reviews
+from elspeth_dagster.landscape import reviews, scopes
 from elspeth_dagster.landscape.ledger import Landscape
-from elspeth_dagster.landscape.records import Review
+from elspeth_dagster.landscape.records import Review, Scope
 from elspeth_dagster.landscape.reviews import AnswerOfRow, Said, saying
 from elspeth_dagster.landscape.words import AnswerStatus, Verdict
 from elspeth_dagster.stages.querying import Question, questions
@@ -57,7 +57,8 @@ def take_sheet(landscape: Landscape, path: Path, by: str | None, now: datetime) 
     origin = Origin(PREFIX + hashlib.sha256(data).hexdigest(), now, by)
     with landscape.read() as connection:
         entries = _entries(connection, filled, mistakes)
-    said = [one for entry in entries if (one := entry.said(origin))]
+    scope = _scopes(landscape, entries)
+    said = [one for entry in entries if (one := entry.said(origin, scope[entry.subject]))]
     _check_no_second(entries, origin, mistakes)
     mistakes.check()
     recorded = reviews.put(landscape, said)
@@ -77,6 +78,15 @@ def _entries(connection: sa.Connection, filled: Sequence[Line], mistakes: Mistak
             question = asked[about.answer.run_id, about.node_id][about.answer.query_key]
             entries.append(Entry(line, about, question, mistakes))
     return entries
+
+
+def _scopes(landscape: Landscape, entries: Iterable[Entry]) -> dict[tuple[str, str], Scope]:
+    """By assessment and row key, what is erased together with what is said about the row."""
+    subjects: dict[str, list[str]] = {}
+    for assessment, row_key in (entry.subject for entry in entries):
+        subjects.setdefault(assessment, []).append(row_key)
+    found = {assessment: scopes.of_rows(landscape, assessment, row_keys) for assessment, row_keys in subjects.items()}
+    return {(assessment, row_key): scope for assessment in found for row_key, scope in found[assessment].items()}
 
 
 def _questions(
@@ -106,7 +116,12 @@ class Entry:
     question: Question
     mistakes: Mistakes
 
-    def said(self, origin: Origin) -> Said | None:
+    @property
+    def subject(self) -> tuple[str, str]:
+        """The assessment, and the key of the row that it is about."""
+        return self.about.node_id.partition(".")[0], self.about.row_key
+
+    def said(self, origin: Origin, scope: Scope) -> Said | None:
         """The review that it is; None, with its mistakes noted, where something is wrong with it."""
         known = len(self.mistakes.found)
         self._check_unchanged()
@@ -117,7 +132,7 @@ class Entry:
         if verdict is None or len(self.mistakes.found) > known:
             return None
         given = (*self.line.key, self.reviewer(origin), 0, verdict, reason, None)
-        return saying(Review(*given, origin.file_hash, origin.imported_at), corrected)
+        return saying(Review(*given, origin.file_hash, origin.imported_at), corrected, scope)
 
     def reviewer(self, origin: Origin) -> str:
         """Who says it; nobody's name is empty."""

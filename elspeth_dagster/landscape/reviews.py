@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from elspeth_dagster.core.canonical import Json, canonical_json
 from elspeth_dagster.landscape import payloads
 from elspeth_dagster.landscape.ledger import Landscape, insert
-from elspeth_dagster.landscape.records import Answer, Payload, Review, Run
+from elspeth_dagster.landscape.records import Answer, Payload, Review, Run, Scope
 from elspeth_dagster.landscape.schema import answers, node_states, reviews, rows, runs, tokens
 from elspeth_dagster.stages.reviewing import Judgement
 
@@ -42,16 +42,16 @@ class AnswerOfRow(NamedTuple):
 
 
 class Said(NamedTuple):
-    """A review that is to be put on record: its number is told there."""
+    """A review that is to be put on record, with the payload of what it corrects. Its number is told there."""
 
     review: Review
-    corrected: Mapping[str, Json]
+    corrected: Payload | None
 
 
-def saying(review: Review, corrected: Mapping[str, Json]) -> Said:
-    """A review with what it corrects, named by its hash."""
-    ref = Payload.of(canonical_json(corrected)).ref if corrected else None
-    return Said(review._replace(values_ref=ref), corrected)
+def saying(review: Review, corrected: Mapping[str, Json], scope: Scope | None) -> Said:
+    """A review with what it corrects, which is of the row's scope."""
+    payload = Payload.of(canonical_json(corrected), scope) if corrected else None
+    return Said(review._replace(values_ref=payload and payload.ref), payload)
 
 
 def put(landscape: Landscape, said: Sequence[Said]) -> int:
@@ -65,8 +65,7 @@ def put(landscape: Landscape, said: Sequence[Said]) -> int:
         known = _by_reviewer(connection, {each.review.state_id for each in said})
         brought = [each for each in said if each.review._replace(number=0) in _numberless(known, each.review)]
         new = [numbered for each in said if (numbered := _numbered(each, known)) is not None]
-        insert(connection, [*(Payload.of(canonical_json(each.corrected)) for each in new if each.corrected)])
-        insert(connection, [each.review for each in new])
+        insert(connection, [*(each.corrected for each in new if each.corrected), *(each.review for each in new)])
         return len(brought) + len(new)
 
     return landscape.decide(put_new)

@@ -12,7 +12,7 @@ from elspeth_dagster.core.canonical import sha256
 from elspeth_dagster.core.errors import AuditError
 from elspeth_dagster.landscape import reviews
 from elspeth_dagster.landscape.ledger import Landscape
-from elspeth_dagster.landscape.records import Answer, Review
+from elspeth_dagster.landscape.records import Answer, Review, Scope
 from elspeth_dagster.landscape.reviews import Said, saying
 from elspeth_dagster.landscape.words import Verdict
 from elspeth_dagster_tests.landscape.sample import NOON, a_run, only, recorded
@@ -24,7 +24,7 @@ def review(hours: int = 0, file: str = "first", **changes: Any) -> Said:
     answer = only(Answer, a_run("r1"))
     at, key = NOON + timedelta(hours=hours), (answer.state_id, answer.token_id, answer.query_key)
     ada = Review(*key, "Ada", 0, Verdict.AGREE, None, None, sha256(file.encode()), at)
-    return saying(ada._replace(**changes), corrected)
+    return saying(ada._replace(**changes), corrected, only(Scope, a_run("r1")))
 
 
 @pytest.fixture
