@@ -15,7 +15,7 @@ from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.canonical import Json
 from elspeth_dagster.core.errors import AuditError, LandscapeError
 from elspeth_dagster.core.naming import Some
-from elspeth_dagster.landscape import answers, batches, rows
+from elspeth_dagster.landscape import answers, batches, reviews, rows, runs
 from elspeth_dagster.landscape.answers import GivenAnswer
 from elspeth_dagster.landscape.ledger import Landscape, now
 from elspeth_dagster.landscape.records import NodeState, RowRejection, TokenOutcome
@@ -26,6 +26,7 @@ from elspeth_dagster.stages import tabling
 from elspeth_dagster.stages.answering import Refusal
 from elspeth_dagster.stages.merging import MergedRow, merge
 from elspeth_dagster.stages.querying import questions
+from elspeth_dagster.stages.reviewing import Judgement, latest_by_question, review_cells
 
 NANO = 1e9
 ANSWERS_AT_ONCE = 5000
@@ -50,6 +51,14 @@ class Collector:
         self._state = state
         self._admit_node = f"{self._spec.name}.admit_rows"
         self._aggregate_node = f"{self._spec.name}.aggregate_rows"
+        self.judgements = self._said() if self._spec.review else []
+        self._last_said = latest_by_question(self.judgements)
+
+    def _said(self) -> list[Judgement]:
+        """What people said, up to now, of the answers that are collected here."""
+        with self._landscape.read() as connection:
+            run = runs.get(connection, self._run_id)
+            return reviews.about_run(connection, run, f"{self._spec.name}.ask_batches")
 
     def decide_outcomes(self) -> Counter[str]:
         """Give every row and batch of the slice its one fate; return how many rows had which.
@@ -114,9 +123,16 @@ class Collector:
         return merge(self._questions, values, reasons, self._spec.errors.row)
 
     def results(self) -> Table:
-        """A row per row that has a result: its source columns and its answers."""
+        """A row per row that has a result: its source columns, its answers, and what was said of these."""
         schema = tabling.results_schema(self._spec, self._questions)
-        return self._table(schema, lambda row: [_result(row)] if row.merged.fate != "failed" else [])
+        return self._table(schema, lambda row: [self._result(row)] if row.merged.fate != "failed" else [])
+
+    def _result(self, row: Collected) -> dict[str, Json]:
+        result = {**row.admitted.values, **row.merged.cells}
+        for question in self._questions:
+            if said := self._last_said.get((row.admitted.token_id, question.key)):
+                result |= review_cells(question, said)
+        return result
 
     def failures(self) -> Table:
         """A row per row without all its answers: its source columns and each question's own reason."""
@@ -150,10 +166,6 @@ def _was_missed(given: GivenAnswer) -> bool:
 
 def _reason(given: GivenAnswer) -> str:
     return f"{given.answer.reason}: {given.answer.detail}" if given.answer.detail else str(given.answer.reason)
-
-
-def _result(row: Collected) -> dict[str, Json]:
-    return {**row.admitted.values, **row.merged.cells}
 
 
 def _failure(row: Collected) -> dict[str, Json]:

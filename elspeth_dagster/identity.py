@@ -30,6 +30,7 @@ WALK = {
     "collect_results": Determinism.DETERMINISTIC,
 }
 RETRY_TAG = "dagster/retry_number"
+RETRY_WHOLE = {"dagster/retry_strategy": "FROM_ASSET_FAILURE"}
 VERIFICATION = "_verification"
 """How the name of an assessment's other walk ends, which verifies what the first one recorded."""
 VERIFYING = {"verify_answers": Determinism.EXTERNAL_CALL}
@@ -82,6 +83,7 @@ def _launch(config: Mapping[str, Any]) -> Launch:
 
 def begin_run(context: dg.OpExecutionContext, landscape: Landscape, assessment: Assessment, launch: Launch) -> None:
     """Put the run, and the ops of this assessment with the configuration they work by, on record."""
+    _retry_whole(context)
     config = Payload.of(ordered_json(assessment.document()))
     run_config = Payload.of(canonical_json(_jsonable(context.run.run_config)))
     walk = assessment_name(context)
@@ -105,6 +107,15 @@ def begin_run(context: dg.OpExecutionContext, landscape: Landscape, assessment: 
     run = _run(context, run_config.ref, launch)
     reuse = launch.reuse or _reuse_after_a_crash(context, landscape, launch)
     runs.begin(landscape, run, nodes, edges, [config, run_config], reuse=reuse)
+
+
+def _retry_whole(context: dg.OpExecutionContext) -> None:
+    """Have an automatic retry walk from the start, also where assets were materialized without one of our jobs.
+
+    Dagster's own choice leaves out mapped steps that never ran (https://github.com/dagster-io/dagster/issues/30077).
+    """
+    if not RETRY_WHOLE.keys() & context.run.tags.keys():
+        context.instance.add_run_tags(context.run_id, RETRY_WHOLE)
 
 
 def _reuse_after_a_crash(context: dg.OpExecutionContext, landscape: Landscape, launch: Launch) -> Reuse | None:

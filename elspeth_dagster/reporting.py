@@ -10,6 +10,9 @@ from elspeth_dagster.landscape.costs import CostLine, costs, total
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.states import Execution
 from elspeth_dagster.pacing import Pace
+from elspeth_dagster.stages.agreeing import Agreement, agreements
+from elspeth_dagster.stages.querying import Question
+from elspeth_dagster.stages.reviewing import Judgement, latest_by_question
 
 if TYPE_CHECKING:
     from elspeth_dagster.comparing import Comparison
@@ -110,6 +113,25 @@ def agreement_check(assessment: str, comparison: "Comparison", least: float) -> 
         description=f"At least {least:.0%} of the cells that were asked again must come back the same.",
         metadata=comparison.facts(),
     )
+
+
+def review_metadata(judgements: Sequence[Judgement], asked: Sequence[Question]) -> dict[str, Any]:
+    """How many answers were reviewed, and how far reviewers and the model agree, where that can be told."""
+    found = agreements(judgements, asked)
+    alphas = {
+        f"review_alpha_{line.field}": line.alpha for line in found if line.question is None and line.alpha is not None
+    }
+    return {"reviewed": len(latest_by_question(judgements)), **alphas, "review_agreement": _agreement_table(found)}
+
+
+def _agreement_table(found: Sequence[Agreement]) -> dg.MarkdownMetadataValue:
+    head = "| field | question | answers | reviewers | alpha |\n|---|---|--:|--:|---|"
+    lines = (
+        f"| {line.field} | {line.question or 'all'} | {line.answers} | {line.reviewers} "
+        f"| {line.why if line.alpha is None else f'{line.alpha:.3f}'} |"
+        for line in found
+    )
+    return dg.MetadataValue.md("\n".join([head, *lines]))
 
 
 def output_metadata(

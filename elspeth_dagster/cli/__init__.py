@@ -18,7 +18,6 @@ import click
 
 from elspeth_dagster.cli.printing import (
     at_most,
-    escaped,
     facts,
     instant,
     money,
@@ -30,7 +29,7 @@ from elspeth_dagster.cli.printing import (
     table,
     to_the_second,
 )
-from elspeth_dagster.core.errors import ElspethError, LandscapeError
+from elspeth_dagster.core.errors import ElspethError, LandscapeError, ReviewError
 from elspeth_dagster.core.settings import default_landscape_url
 
 if TYPE_CHECKING:
@@ -39,6 +38,8 @@ if TYPE_CHECKING:
     from elspeth_dagster.cli.estimating import Estimate
     from elspeth_dagster.cli.listing import Uncertain
     from elspeth_dagster.cli.reclaiming import OpenRun, Reclaimed
+    from elspeth_dagster.landscape.ledger import Landscape
+    from elspeth_dagster.landscape.records import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,8 +54,10 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except ElspethError as error:
-            click.echo(f"Error: {escaped(str(error))}", err=True)
-            ctx.exit(FOUND_WRONG if isinstance(error, LandscapeError) else USED_WRONGLY)
+            lines = str(error).split("\n") if isinstance(error, ReviewError) else [str(error)]
+            for line in [f"Error: {lines[0]}", *lines[1:]]:
+                remark(line)
+            ctx.exit(FOUND_WRONG if isinstance(error, LandscapeError | ReviewError) else USED_WRONGLY)
 
 
 def _duration(_ctx: click.Context, _param: click.Parameter, text: str | None) -> timedelta | None:
@@ -92,8 +95,9 @@ def main() -> None:
     """Ask the record of LLM assessments why a row got its score, what was asked, and what it cost.
 
     Every run of an assessment writes what it does into an audit database, the landscape: each source row, each
-    prompt, call and reply, each answer and outcome. These commands read it. Only two write: `reclaim` adds the end of
-    a run that died, and `upgrade` brings the schema up. No command changes what is on record.
+    prompt, call and reply, each answer and outcome. These commands read it. Only three write: `review import` adds what
+    people say of answers, `reclaim` the end of a run that died, and `upgrade` brings the schema up. No command changes
+    what is on record.
 
     \b
     Why did this row get this score?     elspeth-dagster explain latest --row S-1001
@@ -104,6 +108,7 @@ def main() -> None:
     What did it cost?                    elspeth-dagster cost 3f2a91c4
     What will it cost?                   elspeth-dagster estimate my_project/defs/case_studies
     Which runs died and are still open?  elspeth-dagster reclaim
+    What do people think of its answers? elspeth-dagster review export 3f2a91c4 --sample 50 --to sheet.csv
 
     RUN is a run's id, the first characters of it, or `latest`. Text from rows and replies is printed with control
     characters escaped; --json gives it exactly. An error is one sentence on stderr.
@@ -456,6 +461,147 @@ def _what_became(run: Reclaimed) -> str:
     counts = f"tokens interrupted: {run.tokens_interrupted}, calls without a known reply: {run.calls_unknown}"
     bound = f" (at most {at_most(run.bound_nanousd, run.unbounded_calls)})" if run.bound_nanousd is not None else ""
     return f"{run.run_id} ended as interrupted; {counts}{bound}"
+
+
+@main.group()
+def review() -> None:
+    """Have people review answers, and see how far they agree with the model.
+
+    A review is a fact of its own beside the answer: it says who, when, and whether the answer stands (agree), is
+    corrected (correct) or is no good (reject). The answer stays as it is. It can come at any time, also long after its
+    run has ended.
+
+    \b
+    elspeth-dagster review export latest --sample 50 --to sheet.csv
+    elspeth-dagster review import sheet.csv --by "Ada Lovelace"
+    elspeth-dagster review agreement latest
+    """
+
+
+def _share_or_number(_ctx: click.Context, _param: click.Parameter, text: str | None) -> float | None:
+    """How many to draw: a share below 1, or a number."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"0?\.[0-9]*[1-9][0-9]*|[1-9][0-9]{0,8}", text):
+        raise click.BadParameter(f"{text!r} is neither a share like 0.05 nor a number like 50")
+    return float(text)
+
+
+@review.command("export")
+@click.argument("run")
+@click.option("--assessment", metavar="A", help="Where the run has several.")
+@click.option("--failed", is_flag=True, help="Only questions without an accepted answer.")
+@click.option(
+    "--sample",
+    callback=_share_or_number,
+    metavar="N",
+    help="Only some: a share of them like 0.05, or a number like 50. Drawn by hash: again the same ones.",
+)
+@click.option("--inputs", is_flag=True, help="With what each question was asked about (input_NAME).")
+@click.option("--to", "path", required=True, metavar="FILE", help="The sheet to write; one that is there stays.")
+@_landscape_option
+def review_export(
+    run: str, assessment: str | None, failed: bool, sample: float | None, inputs: bool, path: str, url: str
+) -> None:
+    """Write a run's answers into a sheet, a CSV file for people.
+
+    It has a line per row and question: what the model answered (answer_FIELD), or why that was refused; and for people
+    to fill in: reviewer, verdict (agree, correct or reject), corrected_FIELD, reason. A line without a verdict is not a
+    review. Leave the other columns as they are. Text that a spreadsheet program could take for a formula has an
+    apostrophe before it; `review import` takes it off again.
+    """
+    from pathlib import Path
+
+    from elspeth_dagster.cli import sheets
+    from elspeth_dagster.landscape.ledger import Landscape
+
+    with Landscape.open(url, create=False) as landscape:
+        found, name = _run_and_assessment(landscape, run, assessment)
+        written = sheets.write_sheet(landscape, found, name, sheets.Choice(failed, sample, inputs), Path(path))
+    remark(f"{written} answers of {name} in run {found.run_id} are in {path}.")
+
+
+def _run_and_assessment(landscape: Landscape, run: str, assessment: str | None) -> tuple[Run, str]:
+    from elspeth_dagster.cli import sheets
+    from elspeth_dagster.landscape import runs as on_record
+    from elspeth_dagster.landscape.explaining import find_run
+
+    with landscape.read() as connection:
+        found = find_run(connection, run, assessment)
+        nodes = on_record.nodes_of(connection, found.run_id)
+    return found, sheets.only_assessment(nodes, found.run_id, assessment)
+
+
+@review.command("import")
+@click.argument("path", metavar="FILE")
+@click.option("--by", metavar="NAME", help="The reviewer of all lines that name none.")
+@_json_option
+@_landscape_option
+def review_import(path: str, by: str | None, as_json: bool, url: str) -> None:
+    """Put the reviews of a sheet on record, all or none.
+
+    Each mistake is told with file, line, column and what to do; then nothing is recorded. The same file a second time
+    adds nothing. What a reviewer says later of the same answer is a further review: the last one counts, the earlier
+    ones stay.
+    """
+    from pathlib import Path
+
+    from elspeth_dagster.cli.taking_sheets import take_sheet
+    from elspeth_dagster.landscape.ledger import Landscape, now
+
+    with Landscape.open(url, create=False) as landscape:
+        taken = take_sheet(landscape, Path(path), by, now())
+    if as_json:
+        show_json(taken._asdict())
+    else:
+        show(
+            [
+                f"{taken.recorded} reviews recorded, {taken.known} were on record already, "
+                f"{taken.without} lines without a review."
+            ]
+        )
+
+
+@review.command("agreement")
+@click.argument("run")
+@click.option("--assessment", metavar="A", help="Where the run has several.")
+@_json_option
+@_landscape_option
+def review_agreement(run: str, assessment: str | None, as_json: bool, url: str) -> None:
+    """Tell how far reviewers and the model agree.
+
+    Krippendorff's alpha at interval level, of each numeric field: over all questions together, then of each. 1 is full
+    agreement, 0 what chance would give. Raters are the model and each reviewer by their last word; a rejected answer
+    has no value from who rejected it. Who saw the model's answer is no blind rater: read alpha as an upper bound.
+    """
+    from elspeth_dagster.cli import sheets
+    from elspeth_dagster.landscape import reviews
+    from elspeth_dagster.landscape.ledger import Landscape
+    from elspeth_dagster.stages.agreeing import agreements
+    from elspeth_dagster.stages.querying import questions
+
+    with Landscape.open(url, create=False) as landscape:
+        found, name = _run_and_assessment(landscape, run, assessment)
+        node_id = f"{name}.ask_batches"
+        with landscape.read() as connection:
+            said = reviews.about_run(connection, found, node_id)
+            asked = questions(sheets.assessment_of(connection, found.run_id, node_id))
+    lines = agreements(said, asked)
+    if as_json:
+        show_json([line._asdict() for line in lines])
+        return
+    numbers = ("answers", "reviewers", "alpha")
+    cells = [
+        (
+            line.field,
+            line.question or "all",
+            line.answers,
+            line.reviewers,
+            line.why if line.alpha is None else f"{line.alpha:.3f}",
+        )
+        for line in lines
+    ]
+    show(table(("field", "question", *numbers), cells, numbers=numbers[:2]))
 
 
 @main.command()

@@ -20,6 +20,7 @@ from elspeth_dagster.landscape.explaining import (
     SourceRow,
 )
 from elspeth_dagster.landscape.records import Artifact, NodeState, Reply
+from elspeth_dagster.landscape.reviews import ReviewGiven
 from elspeth_dagster.landscape.words import Mode, ReplyOutcome
 
 
@@ -265,6 +266,16 @@ def _answer(given: AnswerGiven, title: str) -> Iterator[str]:
         yield from indented(facts({name: _value(value) for name, value in given.values.items()}))
     if answer.reason is not None:
         yield from indented([f"{answer.reason}: {answer.detail}" if answer.detail else answer.reason])
+    for said in given.reviews:
+        yield from indented(_review(said))
+
+
+def _review(said: ReviewGiven) -> Iterator[str]:
+    review = said.review
+    yield f"review {review.number} by {review.reviewer}: {review.verdict.value}, at {instant(review.reviewed_at)}"
+    yield from indented(facts({name: _value(value) for name, value in said.values.items()}))
+    if review.reason is not None:
+        yield from indented(quoted(review.reason))
 
 
 def _origin(given: AnswerGiven) -> str:

@@ -19,7 +19,7 @@ from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.pricing import with_deployment_price
 from elspeth_dagster.core.spec import AssessmentSpec, PartitionsSpec, Problem
 from elspeth_dagster.graphs import ASSETS, assessment_graph, verification_graph
-from elspeth_dagster.identity import VERIFICATION
+from elspeth_dagster.identity import RETRY_WHOLE, VERIFICATION
 from elspeth_dagster.stages.checking import check, named_files
 
 DESCRIPTIONS = {
@@ -72,14 +72,14 @@ class MultiQueryAssessment(dg.Component, dg.Resolvable, AssessmentSpec):
             f"{self.name}_job",
             description=f"Assesses {self.name}: reads its rows, asks every question of each, writes four tables.",
             selection=dg.AssetSelection.assets(*assets.keys),
-            tags={"dagster/retry_strategy": "FROM_ASSET_FAILURE"},
+            tags=RETRY_WHOLE,
         )
         verification = _verification(assessment, partitions)
         verify_job = dg.define_asset_job(
             f"{self.name}_verify_job",
             description=f"Asks some recorded questions of {self.name} again, and compares the answers.",
             selection=dg.AssetSelection.assets(*verification.keys),
-            tags={"dagster/retry_strategy": "FROM_ASSET_FAILURE"},
+            tags=RETRY_WHOLE,
         )
         schedules = [assessment_schedule(self.name, self.schedule, job, partitions)] if self.schedule else []
         return dg.Definitions(

@@ -3,6 +3,7 @@
     ElspethError
     ├── SpecError              the assessment as declared can't work; refused before a run
     ├── SourceError            a source as a whole can't be read; the run stops before money is spent
+    ├── ReviewError            a review sheet can't be taken; nothing of it is recorded
     ├── SettingsError          the deployment's settings can't work
     ├── LandscapeError         the audit database can't be used as it is
     │   ├── SchemaVersionError     its schema is older or newer than this package
@@ -30,6 +31,10 @@ class SpecError(ElspethError):
 
 class SourceError(ElspethError):
     """A source as a whole can't be read. Names the file, and line and column where they are known."""
+
+
+class ReviewError(ElspethError):
+    """A review sheet can't be taken. Names file, line and column of every mistake found."""
 
 
 class SettingsError(ElspethError):

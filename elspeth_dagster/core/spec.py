@@ -485,6 +485,11 @@ class AssessmentSpec(SpecModel):
     budget: BudgetSpec | None = Field(
         default=None, description="What asking may take at most, over a run and those that go on with it."
     )
+    review: bool = Field(
+        default=False,
+        description="true: `results` has beside each answer what people who reviewed it hold for right, and who. "
+        "Reviews come after a run: replay it to have its tables with them.",
+    )
     schedule: str | None = Field(
         default=None,
         description="A cron expression (UTC): runs the last complete day, else every partition. Turn it on in the UI.",

@@ -24,7 +24,7 @@ import sqlalchemy as sa
 
 from elspeth_dagster.core.canonical import Json
 from elspeth_dagster.core.errors import NotOnRecordError
-from elspeth_dagster.landscape import payloads, rows, runs, schema
+from elspeth_dagster.landscape import payloads, reviews, rows, runs, schema
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import (
     Answer,
@@ -41,6 +41,7 @@ from elspeth_dagster.landscape.records import (
     RunEnd,
     TokenOutcome,
 )
+from elspeth_dagster.landscape.reviews import AnswerKey, ReviewGiven
 from elspeth_dagster.landscape.words import Outcome
 
 LATEST = "latest"
@@ -166,13 +167,15 @@ class AnswerGiven:
     """An answer; `values` is None when it is refused.
 
     `taken_from` tells the call of an earlier attempt or of another run that it was taken from without asking again;
-    None where its own attempt made the call, or there was none.
+    None where its own attempt made the call, or there was none. `reviews` are what people said of it, and of the answer
+    to the same that its call was made for, in the order in which it was said.
     """
 
     answer: Answer
     attempt: int
     values: dict[str, Json] | None
     taken_from: Origin | None
+    reviews: tuple[ReviewGiven, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -509,10 +512,27 @@ def _answers(
     given = _answers_with_origins().where(schema.answers.c.token_id == token_id)
     if question is not None:
         given = given.where(schema.answers.c.query_key == question)
-    found = [(*_records(row, Answer), row.by_attempt, _origin(row, number)) for row in connection.execute(given)]
-    bodies = payloads.read_many(connection, [answer.values_ref for answer, *_ in found if answer.values_ref])
+    found = [(*_records(row, Answer), row) for row in connection.execute(given)]
+    bodies = payloads.read_many(connection, [answer.values_ref for answer, _ in found if answer.values_ref])
     values = {ref: json.loads(body) for ref, body in bodies.items()}
-    return [AnswerGiven(answer, attempt, values.get(answer.values_ref), origin) for answer, attempt, origin in found]
+    said = reviews.of_answers(connection, [key for _, row in found for key in _reviewed_as(row)])
+    return [
+        AnswerGiven(
+            answer=answer,
+            attempt=row.by_attempt,
+            values=values.get(answer.values_ref),
+            taken_from=_origin(row, number),
+            reviews=tuple(review for key, review in said if key in _reviewed_as(row)),
+        )
+        for answer, row in found
+    ]
+
+
+def _reviewed_as(row: Any) -> list[AnswerKey]:
+    """The keys of an answer that a review of it can have: its own, and of the answer that its call was made for."""
+    own = (row.state_id, row.token_id, row.query_key)
+    is_the_same = row.from_row_key == row.own_row_key and row.from_query_key == row.query_key
+    return [own, (row.from_state_id, row.from_token_id, row.query_key)] if is_the_same else [own]
 
 
 def _answers_with_origins() -> sa.Select[Any]:
@@ -520,9 +540,13 @@ def _answers_with_origins() -> sa.Select[Any]:
     answers, states, calls, tokens, rows_ = (
         schema.answers, schema.node_states, schema.calls, schema.tokens, schema.rows,
     )  # fmt: skip
-    taken_from = [column.label(f"from_{column.name}") for column in (calls.c.run_id, calls.c.state_id, calls.c.sent_at)]
+    of_call = (calls.c.run_id, calls.c.state_id, calls.c.token_id, calls.c.query_key, calls.c.sent_at)
+    taken_from = [*(column.label(f"from_{column.name}") for column in of_call), rows_.c.row_key.label("from_row_key")]
+    own_token, own_row = tokens.alias("own_token"), rows_.alias("own_row")
     return (
-        sa.select(*answers.c, states.c.attempt.label("by_attempt"), *taken_from, rows_.c.row_key.label("from_row_key"))
+        sa.select(*answers.c, states.c.attempt.label("by_attempt"), *taken_from, own_row.c.row_key.label("own_row_key"))
+        .join(own_token, own_token.c.token_id == answers.c.token_id)
+        .join(own_row, own_row.c.row_id == own_token.c.row_id)
         .join(states, states.c.state_id == answers.c.state_id)
         .outerjoin(calls, (calls.c.call_id == answers.c.call_id) & (calls.c.state_id != answers.c.state_id))
         .outerjoin(tokens, tokens.c.token_id == calls.c.token_id)

@@ -26,6 +26,7 @@ from elspeth_dagster.landscape.words import (
     StateStatus,
     TokenKind,
     Trigger,
+    Verdict,
 )
 
 WORTH_COMPRESSING = 256  # bytes; of less, a quarter is saved at as much work as of more
@@ -302,9 +303,22 @@ class Artifact(NamedTuple):
     written_at: datetime
 
 
+class Review(NamedTuple):
+    state_id: str
+    token_id: str
+    query_key: str
+    reviewer: str
+    number: int
+    verdict: Verdict
+    reason: str | None
+    values_ref: str | None
+    file_hash: str
+    reviewed_at: datetime
+
+
 Fact = (
     Scope | Payload | Run | RunEnd | Node | Edge | Row | RowRejection | Token | TokenParent | Batch | BatchMember
-    | NodeState | NodeStateEnd | Call | Reply | Answer | TokenOutcome | Artifact
+    | NodeState | NodeStateEnd | Call | Reply | Answer | TokenOutcome | Artifact | Review
 )  # fmt: skip
 
 TABLES: dict[type[Fact], sa.Table] = {
@@ -327,4 +341,5 @@ TABLES: dict[type[Fact], sa.Table] = {
     Answer: schema.answers,
     TokenOutcome: schema.token_outcomes,
     Artifact: schema.artifacts,
+    Review: schema.reviews,
 }

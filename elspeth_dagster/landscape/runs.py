@@ -114,6 +114,11 @@ def _nodes(connection: sa.Connection, run_id: str, assessment: str) -> list[Node
     return [Node(*row) for row in connection.execute(of_it)]
 
 
+def nodes_of(connection: sa.Connection, run_id: str) -> list[Node]:
+    """The nodes of a run."""
+    return [Node(*row) for row in connection.execute(nodes.select().where(nodes.c.run_id == run_id))]
+
+
 def has_others_of_lineage(connection: sa.Connection, run: Run) -> bool:
     """Whether a run goes on with what others began."""
     others = (runs.c.root_run_id == run.root_run_id) & (runs.c.run_id != run.run_id)

@@ -14,6 +14,7 @@ from elspeth_dagster.stages.merging import merge
 from elspeth_dagster.stages.prompting import messages
 from elspeth_dagster.stages.querying import questions, request, result_fields
 from elspeth_dagster.stages.reading import read_records
+from elspeth_dagster.stages.tabling import results_schema
 from elspeth_dagster_tests.components.test_schema import SCHEMA, keys
 from elspeth_dagster_tests.project import ATTRIBUTES, Project
 from elspeth_dagster_tests.stages.declared import QUERY, assessment
@@ -44,6 +45,11 @@ def requests(asked: Assessment) -> object:
 def columns(asked: Assessment) -> object:
     """The columns that answers fill."""
     return list(result_fields(questions(asked)))
+
+
+def results(asked: Assessment) -> object:
+    """The columns of `results`."""
+    return results_schema(asked.spec, questions(asked)).names
 
 
 def records(asked: Assessment) -> object:
@@ -102,6 +108,7 @@ STAGES: dict[str, tuple[Observe, Change, Change]] = {
     "answer.values": (requests, LEVEL, {"answer.level": {"type": "enum", "values": ["low", "mid"]}}),
     "answer.description": (requests, {}, {"answer.why.description": "In one word."}),
     "structured_output": (requests, {}, {"structured_output": "none"}),
+    "review": (results, {}, {"review": True}),
     "errors.row": (fate, {}, {"errors": {"row": "keep_partial"}}),
 }
 DEFINITIONS: dict[str, Change] = {

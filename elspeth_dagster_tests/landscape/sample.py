@@ -26,6 +26,7 @@ from elspeth_dagster.landscape.records import (
     NodeStateEnd,
     Payload,
     Reply,
+    Review,
     Row,
     RowRejection,
     Run,
@@ -47,6 +48,7 @@ from elspeth_dagster.landscape.words import (
     StateStatus,
     TokenKind,
     Trigger,
+    Verdict,
 )
 
 F = TypeVar("F", bound=Fact)
@@ -86,6 +88,7 @@ def a_run(run_id: str) -> list[Fact]:
         NodeStateEnd(state, StateStatus.COMPLETED, "{}", None, NOON),
         TokenOutcome(row.token_id, run_id, Outcome.ASSESSED, state, NOON),
         Artifact(f"{run_id}-artifact", run_id, state, "a/results", None, "file:///x", text.ref, 9, 1, NOON),
+        Review(state, row.token_id, "cs1_depth", "Ada", 1, Verdict.CORRECT, "too kind", text.ref, text.ref, NOON),
         RunEnd(run_id, RunStatus.COMPLETED, None, NOON),
     ]  # fmt: skip
 

@@ -20,7 +20,7 @@ from elspeth_dagster.core.errors import LandscapeError, SchemaVersionError
 from elspeth_dagster.landscape import guards, migrations, operating, schema
 from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.inserting import ORDER
-from elspeth_dagster.landscape.records import TABLES, Answer, Fact, Payload, Reply, Row, Scope
+from elspeth_dagster.landscape.records import TABLES, Answer, Fact, Payload, Reply, Review, Row, Scope
 from elspeth_dagster.landscape.schema import metadata
 from elspeth_dagster.landscape.writing import insert
 from elspeth_dagster_tests.conftest import PostgresServer
@@ -83,7 +83,9 @@ def guards_needed(dialect: str) -> set[tuple[str, str]]:
         keys += table.name not in ("answers", "replies", "scopes")  # whose rows have no rowid beside their key
         kinds += [f"no_replace_{number}" for number in range(keys)] if dialect == "sqlite" else []
         kinds += ["no_more"] if "run_id" in table.columns and table.name not in ("runs", "run_ends") else []
-        kinds += ["no_late"] if "state_id" in table.columns and not table.name.startswith("node_state") else []
+        kinds += (
+            ["no_late"] if "state_id" in table.columns and not table.name.startswith(("node_state", "reviews")) else []
+        )
         needed |= {(table.name, f"{table.name}_{kind}") for kind in kinds}
     return needed
 
@@ -217,14 +219,15 @@ def test_answers_and_replies_are_kept_when_their_tables_are_made_anew(
         assert guards_in(database) == guards_needed(dialect)
 
 
-BEFORE_SCOPES = SimpleNamespace(sorted_tables=[table for table in metadata.sorted_tables if table.name != "scopes"])
+LATER = ("scopes", "reviews")
+BEFORE_SCOPES = SimpleNamespace(sorted_tables=[table for table in metadata.sorted_tables if table.name not in LATER])
 
 
 def insert_before_scopes(connection: sa.Connection, facts: list[Fact]) -> None:
     """Facts as they were recorded when there were no scopes."""
     for fact in sorted(facts, key=lambda fact: ORDER[TABLES[type(fact)]]):
         values = raw(fact, connection.dialect)
-        if not isinstance(fact, Scope) and not (isinstance(fact, Payload) and fact.scope_id):
+        if not isinstance(fact, Scope | Review) and not (isinstance(fact, Payload) and fact.scope_id):
             known = {name: value for name, value in values.items() if name not in ("scope_id", "dictionary_ref")}
             raw_insert(connection, TABLES[type(fact)], known)
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from elspeth_dagster.landscape.columns import EPOCH, LARGEST_SCOPE, Hash, Instant, Name, Number, Ref, Text, Word
 from elspeth_dagster.landscape.database import Database
-from elspeth_dagster.landscape.records import TABLES, Answer, Call, Fact, NodeState, Payload, Reply, Run, Scope
-from elspeth_dagster.landscape.words import AnswerStatus, ReplyOutcome
+from elspeth_dagster.landscape.records import TABLES, Answer, Call, Fact, NodeState, Payload, Reply, Review, Run, Scope
+from elspeth_dagster.landscape.words import AnswerStatus, ReplyOutcome, Verdict
 from elspeth_dagster.landscape.writing import insert
 from elspeth_dagster_tests.landscape.sample import a_run, only, parents_of, recorded
 
@@ -81,6 +81,13 @@ def consistent(fact: Fact) -> Fact:
         case Answer():
             refused = fact.status is AnswerStatus.REFUSED
             nearest = fact._replace(reason=fact.reason or "" if refused else None)
+        case Review():
+            corrects = fact.verdict is Verdict.CORRECT
+            nearest = fact._replace(
+                number=max(1, fact.number),
+                reason=fact.reason or "" if fact.verdict is Verdict.REJECT else fact.reason,
+                values_ref=fact.values_ref if corrects else None,
+            )
         case _:
             nearest = fact
     return nearest

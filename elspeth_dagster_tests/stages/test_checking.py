@@ -15,6 +15,7 @@ from elspeth_dagster.stages.checking import check, named_files, problems
 from elspeth_dagster.stages.checking_files import FileContent
 from elspeth_dagster.stages.merging import merge
 from elspeth_dagster.stages.querying import questions
+from elspeth_dagster.stages.reviewing import review_columns
 from elspeth_dagster.stages.tabling import answers_schema, failures_schema, results_schema
 from elspeth_dagster_tests.stages.declared import FILES, NOTHING, QUERY, assessment, changed, spec
 
@@ -134,6 +135,16 @@ def test_two_products_can_make_the_same_question_key() -> None:
             {"source.columns.cs2_clarity_reason": "str"},
             "source.columns.cs2_clarity_reason",
             "why question `cs2_clarity`",
+        ),
+        (
+            {"review": True, "answer.verdict": {"type": "string"}},
+            "answer.verdict",
+            "what reviewers say. Rename it here.",
+        ),
+        (
+            {"review": True, "source.columns.cs1_depth_score_reviewed": "int"},
+            "source.columns.cs1_depth_score_reviewed",
+            "With `review`, `results` says in a column `cs1_depth_score_reviewed`",
         ),
         ({"answer.status": {"type": "string"}}, "answer.status", "`answers` has a column `status` of its own"),
         ({"answer.question": {"type": "string"}}, "answer.question", "column `question`"),
@@ -453,12 +464,17 @@ def test_what_a_single_part_can_tell_is_refused_by_its_model(changes: dict[str, 
 
 short = st.text("ab_", min_size=1, max_size=4).map(lambda text: f"c{text}")
 names = st.lists(short, min_size=1, max_size=3, unique=True)
-fields = st.lists(short | st.sampled_from(["status", "id", "reason"]), min_size=1, max_size=2, unique=True)
+fields = st.lists(short | st.sampled_from(["status", "id", "reason", "verdict"]), min_size=1, max_size=2, unique=True)
 
 
-@given(names, names, names, fields, st.lists(short, max_size=4, unique=True))
+@given(names, names, names, fields, st.lists(short, max_size=4, unique=True), st.booleans())
 def test_whatever_is_accepted_has_tables_without_a_column_twice(
-    case_studies: list[str], criteria: list[str], queries: list[str], answer: list[str], columns: list[str]
+    case_studies: list[str],
+    criteria: list[str],
+    queries: list[str],
+    answer: list[str],
+    columns: list[str],
+    review: bool,
 ) -> None:
     declared = spec(
         {
@@ -467,6 +483,7 @@ def test_whatever_is_accepted_has_tables_without_a_column_twice(
             "criteria": [{"name": name, "code": "CLEAR"} for name in criteria],
             "queries": [{**QUERY, "name": name, "inputs": {"text": "text"}} for name in queries],
             "answer": {name: {"type": "string"} for name in answer},
+            "review": review,
         }
     )
     checked = check(declared, {name: FILES[name] for name in named_files(declared)})
@@ -474,7 +491,8 @@ def test_whatever_is_accepted_has_tables_without_a_column_twice(
         return
     asked = questions(checked.assessment)
     cells = [question.column(name) for question in asked for name in question.fields]
-    assert results_schema(declared, asked).names == [*declared.source.columns, *cells]
+    reviewed = [column for question in asked for column in review_columns(question) if review]
+    assert results_schema(declared, asked).names == [*declared.source.columns, *cells, *reviewed]
     assert set(merge(asked, {}, {}, "keep_partial").cells) == set(cells)
     for schema in (results_schema, answers_schema, failures_schema):
         columns_of_table = schema(declared, asked).names
