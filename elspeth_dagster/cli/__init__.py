@@ -17,20 +17,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from elspeth_dagster.cli.printing import (
-    at_most,
     escaped,
     facts,
     instant,
-    money,
     remark,
     show,
     show_json,
     show_json_list,
-    spent,
     table,
     to_the_second,
 )
 from elspeth_dagster.core.errors import ElspethError, LandscapeError
+from elspeth_dagster.core.money import at_most, money, spent
 from elspeth_dagster.core.settings import default_landscape_url
 
 if TYPE_CHECKING:
@@ -165,10 +163,10 @@ def runs(assessment: str | None, limit: int, as_json: bool, url: str) -> None:
     mode: whether it asked, replayed an earlier run's replies, or asked some once more to verify them.
     rows = assessed + partial + failed + interrupted + those without an outcome yet; rejected records come on top.
     """
-    from elspeth_dagster.cli import listing
+    from elspeth_dagster.landscape import browsing
 
     with _reading(url) as connection:
-        found = listing.newest_runs(connection, assessment=assessment, limit=limit)
+        found = browsing.newest_runs(connection, assessment=assessment, limit=limit)
     if as_json:
         show_json([_as_document(line) for line in found])
         return
@@ -456,6 +454,38 @@ def _what_became(run: Reclaimed) -> str:
     counts = f"tokens interrupted: {run.tokens_interrupted}, calls without a known reply: {run.calls_unknown}"
     bound = f" (at most {at_most(run.bound_nanousd, run.unbounded_calls)})" if run.bound_nanousd is not None else ""
     return f"{run.run_id} ended as interrupted; {counts}{bound}"
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--port", type=click.IntRange(1, 65535), default=3001, show_default=True, help="The port.")
+@click.option(
+    "--token",
+    envvar="ELSPETH_EXPLORER_TOKEN",
+    metavar="TEXT",
+    help="What a reader must know, 16 characters or more. Default: ELSPETH_EXPLORER_TOKEN, which no list of processes "
+    "shows.",
+)
+@click.option("--name", "names", multiple=True, help="A name it is reached by, behind a proxy. May be given again.")
+@click.option("--dagster-url", metavar="URL", help="Dagster's own pages, to link runs to: http://127.0.0.1:3000")
+@_landscape_option
+def explorer(
+    host: str, port: int, token: str | None, names: tuple[str, ...], dagster_url: str | None, url: str
+) -> None:
+    """Serve web pages to read the landscape with, until Ctrl-C.
+
+    Runs, their rows, each question with its prompt, reply and answer. The database is opened for reading only. The
+    pages have no login: they are served on this machine alone, unless a token is set. It goes into the address once,
+    then the browser keeps it.
+
+    \b
+    elspeth-dagster explorer
+    elspeth-dagster explorer --port 8001 --dagster-url http://127.0.0.1:3000
+    ELSPETH_EXPLORER_TOKEN=… elspeth-dagster explorer --host 0.0.0.0 --name audit.example.org
+    """
+    from elspeth_dagster.explorer import serving
+
+    serving.serve(url, serving.Serving(host, port, token, names, dagster_url), remark)
 
 
 @main.command()

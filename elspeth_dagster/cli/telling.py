@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from elspeth_dagster.cli.printing import facts, indented, instant, money, quoted
+from elspeth_dagster.cli.printing import facts, indented, instant, quoted
 from elspeth_dagster.core.canonical import Json
+from elspeth_dagster.core.money import money
 from elspeth_dagster.landscape.explaining import (
     AnswerGiven,
     Attempt,

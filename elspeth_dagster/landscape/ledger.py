@@ -30,6 +30,11 @@ class Landscape:
         """Open the landscape at a SQLAlchemy url. Raises what `Database.open` raises."""
         return cls(Database.open(url, create=create))
 
+    @classmethod
+    def look_at(cls, url: str, *, patience: float) -> Self:
+        """Open the landscape so that the database refuses every write; it is waited for this many seconds."""
+        return cls(Database.open(url, read_only=True, patience=patience))
+
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A connection that sees one consistent state. Raises LandscapeError when the database fails it."""
