@@ -8,12 +8,14 @@ from decimal import Decimal
 from enum import StrEnum
 from http import HTTPStatus
 from typing import TypeVar
+from urllib.parse import urlencode
 
 from starlette.exceptions import HTTPException
 
 from elspeth_dagster.core.money import NANO
 
 W = TypeVar("W", bound=StrEnum)
+LONGEST_NUMBER = 18
 AMOUNT = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
@@ -34,6 +36,28 @@ def amount(query: Mapping[str, str], name: str) -> int | None:
     if not AMOUNT.fullmatch(given):
         raise refused(f"{name} is {given[:40]!r}; it must be dollars, like 0.25")
     return int(Decimal(given) * NANO)
+
+
+def place(query: Mapping[str, str], name: str) -> tuple[int, str] | None:
+    """Where a list goes on: `number~name`, as `place_after` writes it."""
+    if not (given := query.get(name)):
+        return None
+    number, _, rest = given.partition("~")
+    if not (number.isascii() and number.isdigit() and len(number) <= LONGEST_NUMBER):
+        raise refused(f"{name} is where a list goes on; take it from a page's link")
+    return int(number), rest
+
+
+def place_after(query: Mapping[str, str], name: str, number: int, rest: str = "") -> str:
+    """The address of the same view, gone on with behind this place."""
+    return "?" + urlencode({**query, name: f"{number}~{rest}"})
+
+
+def record_index(given: int) -> int:
+    """The index of a record, of a size that a database can look for."""
+    if len(str(given)) > LONGEST_NUMBER:
+        raise HTTPException(HTTPStatus.NOT_FOUND, "No record has so large an index.")
+    return given
 
 
 def word(query: Mapping[str, str], name: str, known: Iterable[W]) -> W | None:

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 METHODS = ("GET", "HEAD")
 POLICY = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; form-action 'self'; "
+    "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'"
 )
 HEADERS = {
@@ -72,6 +72,8 @@ class Guard:
         if request.method not in METHODS:
             allow = {"Allow": ", ".join(METHODS)}
             raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, "These pages can only be read.", allow)
+        if "\0" in request.url.path or b"%00" in request.scope["query_string"]:
+            raise HTTPException(HTTPStatus.BAD_REQUEST, "No name on record holds a NUL character.")
         if not self._is_ours(request.headers.get("host", "")):
             told = "This explorer does not answer to that name: start it with --name and the name you use for it."
             raise HTTPException(HTTPStatus.MISDIRECTED_REQUEST, told)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -55,7 +56,8 @@ def link(request: Request, page: str, **parts: Any) -> str:
 def _linker(request: Request) -> Callable[..., str]:
     def address(page: str, **parts: Any) -> str:
         root = request.scope.get("root_path", "")
-        return f"{root}{request.app.url_path_for(page, **parts)}"
+        quoted = {name: quote(part, safe="") if isinstance(part, str) else part for name, part in parts.items()}
+        return f"{root}{request.app.url_path_for(page, **quoted)}"
 
     return address
 
@@ -87,6 +89,8 @@ def duration(length: timedelta | None) -> str:
     if length is None:
         return "–"
     seconds = max(length.total_seconds(), 0)
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -34,7 +33,7 @@ def page(request: Request) -> Response:
         assessments=assessments,
         statuses=STATUSES,
         orders=list(Order),
-        next=found.next and _next(query, found.next),
+        next=found.next and asking.place_after(query, "after", *found.next),
         is_first="after" not in query,
     )
 
@@ -50,13 +49,5 @@ def _wanted(query: Mapping[str, str]) -> Wanted:
 
 
 def _after(query: Mapping[str, str]) -> After | None:
-    if (given := query.get("after")) is None:
-        return None
-    value, _, run_id = given.partition("~")
-    if not (value.isascii() and value.isdigit() and len(value) < 19):
-        raise asking.refused("after is where a page of runs goes on; take it from a page's link")
-    return After(int(value), run_id)
-
-
-def _next(query: Mapping[str, str], after: After) -> str:
-    return "?" + urlencode({**query, "after": f"{after.value}~{after.run_id}"})
+    place = asking.place(query, "after")
+    return place and After(*place)
