@@ -458,7 +458,7 @@ def _what_became(run: Reclaimed) -> str:
 
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
-@click.option("--port", type=click.IntRange(1, 65535), default=3001, show_default=True, help="The port.")
+@click.option("--port", type=click.IntRange(0, 65535), default=3001, show_default=True, help="The port; 0: any.")
 @click.option(
     "--token",
     envvar="ELSPETH_EXPLORER_TOKEN",

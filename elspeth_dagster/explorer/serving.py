@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 import sqlalchemy as sa
 import uvicorn
+from starlette.applications import Starlette
 
 from elspeth_dagster.core.errors import SettingsError
 from elspeth_dagster.explorer.application import explorer
@@ -58,23 +61,32 @@ def _is_loopback(host: str) -> bool:
 def serve(url: str, serving: Serving, say: Callable[[str], None]) -> None:
     """Serve the landscape at a SQLAlchemy url until interrupted; `say` is told the address, once.
 
-    Raises SettingsError, and what opening the landscape raises, before it listens.
+    Raises SettingsError, and what opening the landscape raises, before anybody is answered.
     """
     check(serving)
-    with Landscape.look_at(url, patience=PATIENCE) as landscape:
+    with Landscape.look_at(url, patience=PATIENCE) as landscape, _listening(serving) as listening:
         looking = Looking(landscape, landscape_name(url), (serving.dagster_url or "").rstrip("/") or None)
         app = explorer(looking, names=(serving.host, *serving.names), token=serving.token)
-        say(f"The explorer of {looking.name} is at {serving.address} (Ctrl-C ends it)")
-        # The access log would hold the token and the keys of rows.
-        uvicorn.run(
-            app,
-            host=serving.host,
-            port=serving.port,
-            access_log=False,
-            log_level="warning",
-            server_header=False,
-            proxy_headers=False,
-        )
+        address = serving._replace(port=listening.getsockname()[1]).address
+        say(f"The explorer of {looking.name} is at {address} (Ctrl-C ends it)")
+        with suppress(KeyboardInterrupt):
+            _server(app).run(sockets=[listening])
+
+
+def _listening(serving: Serving) -> socket.socket:
+    family = socket.AF_INET6 if ":" in serving.host else socket.AF_INET
+    try:
+        return socket.create_server((serving.host, serving.port), family=family)
+    except OSError as error:
+        raise SettingsError(
+            f"--host {serving.host} --port {serving.port} can't be listened at: {error.strerror}; give another --port"
+        ) from None
+
+
+def _server(app: Starlette) -> uvicorn.Server:
+    """A server without an access log: that would hold the token and the keys of rows."""
+    config = uvicorn.Config(app, access_log=False, log_level="warning", server_header=False, proxy_headers=False)
+    return uvicorn.Server(config)
 
 
 def landscape_name(url: str) -> str:
