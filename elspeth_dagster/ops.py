@@ -44,7 +44,14 @@ from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import NodeState, Run, Token
 from elspeth_dagster.landscape.words import TokenKind
 from elspeth_dagster.pacing import Pace
-from elspeth_dagster.reporting import agreement_check, asking_metadata, held_back, output_metadata, progress_line
+from elspeth_dagster.reporting import (
+    agreement_check,
+    asking_metadata,
+    explorer_link,
+    held_back,
+    output_metadata,
+    progress_line,
+)
 from elspeth_dagster.resources.frames import FRAME
 from elspeth_dagster.resources.llm import LLMResource
 from elspeth_dagster.resources.source import open_source
@@ -194,8 +201,9 @@ def collect_results(
             collector = Collector(landscape, assessment, context.run_id, state)
             counts.update(collector.decide_outcomes())
             facts = output_metadata(landscape, context.run_id, assessment.spec.name, manifest, asked, counts)
+            link = explorer_link(landscape, context.run_id)
             for name in ("results", "answers", "failures", "rejections"):
-                yield dg.Output(getattr(collector, name)(), name, metadata=facts[name])
+                yield dg.Output(getattr(collector, name)(), name, metadata={**facts[name], **link})
             collector.complete(slice_token)
         runs.end_if_all_collected(landscape, context.run_id)
 

@@ -112,6 +112,13 @@ def agreement_check(assessment: str, comparison: "Comparison", least: float) -> 
     )
 
 
+def explorer_link(landscape: Landscape, run_id: str) -> dict[str, Any]:
+    """A link to the run's page, where it is known at which address the explorer is reached."""
+    if landscape.explorer_url is None:
+        return {}
+    return {"explorer": dg.MetadataValue.url(f"{landscape.explorer_url}/runs/{run_id}")}
+
+
 def output_metadata(
     landscape: Landscape,
     run_id: str,

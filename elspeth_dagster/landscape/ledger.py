@@ -19,7 +19,12 @@ T = TypeVar("T")
 
 
 class Landscape:
-    """One per process. The writer's thread starts with the first fact."""
+    """One per process. The writer's thread starts with the first fact.
+
+    `explorer_url` is where people read it, for links; None where that isn't known.
+    """
+
+    explorer_url: str | None = None
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -77,8 +77,10 @@ def fill(folder: Path, url: str) -> Explored:
     """Fill a landscape with real runs, and a run that has no end."""
     with FaultServer() as server:
         project = Project(folder, url, server.base_url)
+        project.env["ELSPETH_EXPLORER_URL"] = "http://127.0.0.1:3001/"  # the hostile run knows of none
         trial = run_trial(project, server)
         again = project.run_again(trial).run_id
+        del project.env["ELSPETH_EXPLORER_URL"]
         hostile = run_hostile(project, server)
     with Landscape.open(url) as landscape:
         landscape.write(*a_going_run("going"))
