@@ -70,6 +70,11 @@ def number(value: int | None) -> str:
     return "–" if value is None else f"{value:,}"
 
 
+def counted(value: int, noun: str) -> str:
+    """A count with what is counted: 1 row, 2 rows."""
+    return f"{number(value)} {noun}" if value == 1 else f"{number(value)} {noun}s"
+
+
 def dollars(nanousd: int | None) -> str:
     """Nano-dollars, exactly; a dash for what is not known."""
     return "–" if nanousd is None else money(nanousd)
@@ -127,6 +132,7 @@ TEMPLATES = Environment(
 TEMPLATES.filters.update(
     visible=visible,
     number=number,
+    counted=counted,
     dollars=dollars,
     instant=instant,
     duration=duration,

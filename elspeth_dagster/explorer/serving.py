@@ -70,7 +70,7 @@ def serve(url: str, serving: Serving, say: Callable[[str], None]) -> None:
         address = serving._replace(port=listening.getsockname()[1]).address
         say(f"The explorer of {looking.name} is at {address} (Ctrl-C ends it)")
         with suppress(KeyboardInterrupt):
-            _server(app).run(sockets=[listening])
+            server_of(app).run(sockets=[listening])
 
 
 def _listening(serving: Serving) -> socket.socket:
@@ -83,10 +83,12 @@ def _listening(serving: Serving) -> socket.socket:
         ) from None
 
 
-def _server(app: Starlette) -> uvicorn.Server:
-    """A server without an access log: that would hold the token and the keys of rows."""
-    config = uvicorn.Config(app, access_log=False, log_level="warning", server_header=False, proxy_headers=False)
-    return uvicorn.Server(config)
+def server_of(app: Starlette) -> uvicorn.Server:
+    """A server without an access log: that would hold the token and the keys of rows.
+
+    Of a proxy on this machine it takes whether a reader came by https, so that the cookie is for https alone.
+    """
+    return uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="warning", server_header=False))
 
 
 def landscape_name(url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -10,11 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser
 
 from elspeth_dagster.explorer.application import explorer
 from elspeth_dagster.explorer.looking import Looking
+from elspeth_dagster.explorer.serving import landscape_name, server_of
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Fact, Node, Payload
 from elspeth_dagster_tests.conftest import PostgresServer
@@ -150,14 +151,13 @@ def run_hostile(project: Project, server: FaultServer) -> str:
 def served(url: str, **options: Any) -> Iterator[str]:
     """The address of an explorer of this landscape, on a free port of this machine."""
     with Landscape.look_at(url, patience=5) as landscape:
-        app = explorer(Looking(landscape, "test", DAGSTER), **options)
-        server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
-        thread = threading.Thread(target=server.run, daemon=True)
+        app = explorer(Looking(landscape, landscape_name(url), DAGSTER), **options)
+        server, listening = server_of(app), socket.create_server(("127.0.0.1", 0))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         while not server.started:
             time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         server.should_exit = True
         thread.join()
 

@@ -127,6 +127,12 @@ def test_the_token_goes_from_the_address_into_a_cookie(locked_address: str) -> N
     assert ask(locked_address, "/?order=oldest", Cookie=cookie).status == 200
 
 
+def test_the_cookie_of_a_reader_who_came_by_https_is_for_https_alone(locked_address: str) -> None:
+    by_proxy = ask(locked_address, f"/?token={TOKEN}", X_Forwarded_Proto="https")
+    assert "Secure" in by_proxy.headers["Set-Cookie"]
+    assert "Secure" not in ask(locked_address, f"/?token={TOKEN}").headers["Set-Cookie"]
+
+
 def test_the_token_never_leads_to_another_host(locked_address: str) -> None:
     assert ask(locked_address, f"//elsewhere.example/?token={TOKEN}").headers["Location"] == "/elsewhere.example/"
 
