@@ -102,6 +102,7 @@ def main() -> None:
     What did it cost?                    elspeth-dagster cost 3f2a91c4
     What will it cost?                   elspeth-dagster estimate my_project/defs/case_studies
     Which runs died and are still open?  elspeth-dagster reclaim
+    May I read it in a browser?          elspeth-dagster explorer
 
     RUN is a run's id, the first characters of it, or `latest`. Text from rows and replies is printed with control
     characters escaped; --json gives it exactly. An error is one sentence on stderr.

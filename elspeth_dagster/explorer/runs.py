@@ -14,7 +14,7 @@ from elspeth_dagster.landscape import browsing
 from elspeth_dagster.landscape.browsing import After, Going, Order, Wanted
 from elspeth_dagster.landscape.words import RunStatus
 
-RUNS_A_PAGE = 50
+RUNS_A_PAGE = 25
 STATUSES: list[Going | RunStatus] = [Going.OPEN, *RunStatus]
 
 

@@ -85,9 +85,10 @@ def test_the_policy_lets_nothing_in_from_elsewhere(open_address: str) -> None:
     assert set(rules.values()) == {"'self'"}
 
 
+@pytest.mark.parametrize("path", ["/", "/nothing"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
-def test_only_reading_is_answered(open_address: str, method: str) -> None:
-    found = ask(open_address, method=method)
+def test_only_reading_is_answered(open_address: str, method: str, path: str) -> None:
+    found = ask(open_address, path, method)
     assert (found.status, found.headers["Allow"]) == (405, "GET, HEAD")
 
 
@@ -110,6 +111,19 @@ def test_a_head_is_a_get_without_its_text(open_address: str) -> None:
 )
 def test_a_foreign_name_is_not_answered(open_address: str, host: str, status: int) -> None:
     assert ask(open_address, Host=host).status == status
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/runs/%ed%a0%80", "/runs/..%2f..%2fetc", "/runs/r/%00", "/?after=x", "/?after=9999999999999999999~x",
+        "/?least=1e9", "/?most=-1", "/?order=%ff", "/runs/latest", "/runs/latest/a/rows/-1", "/assets/../explorer.css",
+        "/assets/%2e%2e/routes.py", "/runs/latest/a/rows/999999999999999999999", "/runs/latest/find", "/%",
+        "/" + "x" * 9000,
+    ],
+)  # fmt: skip
+def test_an_odd_address_is_the_readers_mistake(open_address: str, path: str) -> None:
+    assert ask(open_address, path).status in (400, 404)
 
 
 def test_a_name_with_a_nul_is_no_name(open_address: str) -> None:

@@ -88,6 +88,10 @@ def test_hostile_text_is_shown_and_does_nothing(reader: Reader, explored: Explor
         page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
         shown.append(page.inner_text("main"))
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert (
+            page.locator(".text").evaluate_all("found => found.filter(e => e.scrollWidth > e.clientWidth + 1).length")
+            == 0
+        )
     assert plain(PARTITION) in shown[0] and plain(PARTITION) in shown[1]
     for text in shown[2:]:
         assert [spell for spell in SPELLS if plain(spell) not in text] == []

@@ -14,7 +14,7 @@ from elspeth_dagster.landscape.browsing import Going, Order, Wanted
 from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.explaining import explain_record
 from elspeth_dagster.landscape.ledger import Landscape
-from elspeth_dagster.landscape.records import Answer, NodeState, Payload, Row, Run, Token
+from elspeth_dagster.landscape.records import Answer, NodeState, Payload, Row, Run, Token, TokenOutcome
 from elspeth_dagster.landscape.surveying import Place
 from elspeth_dagster.landscape.words import AnswerStatus, Outcome, RunStatus, StateStatus, TokenKind, Trigger
 from elspeth_dagster_tests.explorer.conftest import PARTITION, SPELLS, Explored, a_going_run
@@ -31,12 +31,14 @@ def connection(explored: Explored) -> Iterator[sa.Connection]:
 
 def ids(connection: sa.Connection, wanted: Wanted, order: Order = Order.NEWEST) -> list[str]:
     """The runs that are wanted, a page after another, one run on each."""
-    found, after = [], None
-    while True:
+    found: list[str] = []
+    after = None
+    while len(found) < 9:
         page = browsing.page_of_runs(connection, wanted, order, limit=1, after=after)
         found += [line.run_id for line in page.lines]
         if (after := page.next) is None:
             return found
+    raise AssertionError(f"pages never end: {found}")
 
 
 # Runs ----------------------------------------------------------------------------------------------------------------
@@ -73,6 +75,15 @@ def test_runs_that_began_at_the_same_instant_are_told_apart_by_their_ids(landsca
     with landscape.read() as connection:
         assert ids(connection, Wanted()) == ["r0", "r3", "r2", "r1"]
         assert ids(connection, Wanted(), Order.MOST_ROWS) == ["r3", "r2", "r1", "r0"]
+
+
+def test_a_run_that_only_verified_has_no_fates_to_count(landscape: Landscape) -> None:
+    facts = a_run("r1")
+    outcome = only(TokenOutcome, facts)
+    landscape.write(*(f._replace(outcome=Outcome.COMPLETED) if f == outcome else f for f in facts))
+    with landscape.read() as connection:
+        line = browsing.line_of_run(connection, "r1")
+    assert (line.rows, line.assessed, line.partial, line.failed, line.interrupted) == (1, 0, 0, 0, 0)
 
 
 # One run -------------------------------------------------------------------------------------------------------------
