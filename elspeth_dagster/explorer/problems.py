@@ -19,11 +19,12 @@ TO_DO = {
     HTTPStatus.BAD_REQUEST: "Go back and change what you asked for.",
     HTTPStatus.UNAUTHORIZED: "Open the address that was printed when the explorer was started; it holds the token.",
     HTTPStatus.NOT_FOUND: "Look for it among the runs. An address may have been cut short on its way to you.",
-    HTTPStatus.SERVICE_UNAVAILABLE: "Nothing is lost by looking. See that the database is there, then load this again.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "If its database is away or busy, load this again in a moment. If the record was changed, tell who keeps it.",
 }
 TITLES = {
     HTTPStatus.UNAUTHORIZED: "A token is needed",
     HTTPStatus.NOT_FOUND: "Not on record",
+    HTTPStatus.GONE: "Erased",
     HTTPStatus.SERVICE_UNAVAILABLE: "The landscape can't be read",
     HTTPStatus.INTERNAL_SERVER_ERROR: "Something is wrong with this page",
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from itertools import groupby
 
 from markupsafe import Markup, escape
 
@@ -42,7 +43,10 @@ def visible(text: str) -> Markup:
     """The same as HTML, escaped, with the codes marked, so that they can't be taken for text that spells them."""
     if ORDINARY.fullmatch(text):
         return escape(text)
-    return Markup("").join(_marked(char) if is_hidden(char) else escape(char) for char in text)
+    return Markup("").join(
+        Markup("").join(map(_marked, part)) if hidden else escape("".join(part))
+        for hidden, part in groupby(text, is_hidden)
+    )
 
 
 def _marked(char: str) -> Markup:
