@@ -9,20 +9,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
+import socket
+import subprocess
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 from playwright.sync_api import Page, sync_playwright
 
 from elspeth_dagster_tests.explorer.browser import chromium_path
 from elspeth_dagster_tests.explorer.conftest import served
 
-PICTURES = Path(__file__).parent / "pictures"
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "docs" / "pictures"
 PARTITIONS = ("2026-01-05", "2026-01-06", "2026-01-07")
 MOST_BYTES = 150_000
 PRICES = "SmolLM2-135M-Instruct: {input_mtok: 0.15, output_mtok: 0.6}\n"
@@ -83,13 +90,14 @@ def judging() -> Iterator[str]:
 
 def assess(folder: Path) -> tuple[str, list[str]]:
     """Assess the sample. The landscape's url, and the runs."""
-    (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\nnux: {enabled: false}\n")
     (folder / "prices.yaml").write_text(PRICES)
     url = f"sqlite:///{folder}/landscape.sqlite"
     with judging() as address:
         os.environ |= {
             "DAGSTER_HOME": str(folder), "ELSPETH_LANDSCAPE_URL": url, "ELSPETH_PRICES": str(folder / "prices.yaml"),
             "ELSPETH_LLM": "openai", "OPENAI_API_KEY": "none", "OPENAI_BASE_URL": address,
+            "ELSPETH_EXPLORER_URL": "http://127.0.0.1:3001",
         }  # fmt: skip
         return url, [run(partition) for partition in PARTITIONS]
 
@@ -105,10 +113,35 @@ def run(partition: str) -> str:
         return job.execute_in_process(instance=instance, partition_key=partition, raise_on_error=False).run_id
 
 
+@contextmanager
+def dagster_pages() -> Iterator[str]:
+    """Dagster's own pages, over the same instance."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(port), "-w", "workspace.yaml"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def wait_for(address: str, seconds: float = 120) -> None:
+    """Wait until somebody answers there."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with suppress(OSError), urlopen(address):
+            return
+        time.sleep(0.5)
+    raise TimeoutError(address)
+
+
 def take(page: Page, address: str, name: str, height: int) -> None:
     """A picture of a page, as high as that."""
     page.set_viewport_size({"width": 1200, "height": height})
-    page.goto(address)
+    page.goto(address, wait_until="networkidle")
+    page.wait_for_timeout(1000)  # Dagster's pages fade in
     path = PICTURES / f"{name}.png"
     page.screenshot(path=path)
     size = path.stat().st_size
@@ -125,6 +158,9 @@ def main() -> None:
             take(page, f"{address}/", "explorer_runs", 440)
             take(page, f"{address}/runs/{runs[0]}", "explorer_run", 900)
             take(page, f"{address}/runs/{runs[0]}/case_studies/rows/1/cs1_safety", "explorer_cell", 1000)
+            with dagster_pages() as dagster:
+                wait_for(f"{dagster}/server_info")
+                take(page, f"{dagster}/assets/case_studies/results?view=overview", "dagster_results", 800)
             browser.close()
 
 

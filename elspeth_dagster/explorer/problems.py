@@ -19,7 +19,8 @@ TO_DO = {
     HTTPStatus.BAD_REQUEST: "Go back and change what you asked for.",
     HTTPStatus.UNAUTHORIZED: "Open the address that was printed when the explorer was started; it holds the token.",
     HTTPStatus.NOT_FOUND: "Look for it among the runs. An address may have been cut short on its way to you.",
-    HTTPStatus.SERVICE_UNAVAILABLE: "If its database is away or busy, load this again in a moment. If the record was changed, tell who keeps it.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "If its database is away or busy, load this again in a moment. "
+    "If the record was changed, tell whoever keeps it.",
 }
 TITLES = {
     HTTPStatus.UNAUTHORIZED: "A token is needed",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from itertools import groupby
 
 from markupsafe import Markup, escape
@@ -49,6 +50,7 @@ def visible(text: str) -> Markup:
     )
 
 
+@lru_cache(maxsize=1024)
 def _marked(char: str) -> Markup:
     name = unicodedata.name(char, "a character without a name")
     return Markup('<span class="hidden-character" title="{}">{}</span>').format(name.lower(), code(char))
