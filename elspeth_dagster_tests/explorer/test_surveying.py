@@ -171,7 +171,7 @@ def test_a_record_is_found_by_its_index_whatever_its_key(landscape: Landscape) -
     first = only(Row, facts)._replace(row_key="#1", values_ref=values.ref)
     second = first._replace(row_id="second", row_key="R", row_index=1)
     token = Token("of-second", "r1", TokenKind.ROW, "second")
-    landscape.write(values, *(first if f == only(Row, facts) else f for f in facts[:11]), second, token)
+    landscape.write(values, *(first if f == only(Row, facts) else f for f in facts[:13]), second, token)
     found = explain_record(landscape, "r1", "a", 1).row
     assert found and found.row.row_key == "R"
 
