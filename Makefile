@@ -1,5 +1,5 @@
 # make demo   one slice of the sample, asked of a local model in a real Dagster run
-# make test   all tests, types, style and the import contract
+# make test   all tests, types, style and the import contract; the explorer's need a Chromium (make browser)
 # make soak   launches killed and connections cut hundreds of times, on both databases, and compared (half an hour)
 # make ui     Dagster's web pages with the sample, on http://127.0.0.1:3000
 # Needs Python >= 3.11 and make; everything else goes into .venv and .cache.
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 CACHE := .cache/models
 
-.PHONY: demo test soak ui bench lock clean
+.PHONY: demo test browser soak ui bench lock clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed $(DAGSTER_HOME)/dagster.yaml
@@ -19,12 +19,23 @@ demo: $(VENV)/.installed $(DAGSTER_HOME)/dagster.yaml
 ui: $(VENV)/.installed $(DAGSTER_HOME)/dagster.yaml
 	@$(BIN)/python -m elspeth_dagster.ui --cache $(CACHE)
 
-test: $(VENV)/.installed
+test: $(VENV)/.installed browser
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --config setup.cfg
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The explorer is tested in a real Chromium: CHROMIUM, or one on the PATH, or Debian's.
+browser:
+	@for name in $$CHROMIUM chromium google-chrome chromium-browser; do command -v "$$name" >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing Chromium, for the tests of the explorer …"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium >/dev/null; \
+	else \
+		echo "The explorer's tests need Chromium: install it (Debian: apt-get install chromium), or set CHROMIUM to its path."; \
+		exit 1; \
+	fi
 
 SOAK = PYTHONPATH=. $(BIN)/python -m elspeth_dagster_tests.soak --kills 200 --worker-kills 24 --seed $(SEED)
 SEED ?= 1

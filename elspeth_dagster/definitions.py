@@ -26,7 +26,9 @@ def resources_from_env() -> dict[str, Any]:
     """The resources that assessments need, by the environment's variables (docs/operations.md lists them)."""
     settings = Settings.from_env(os.environ)
     return {
-        "landscape": LandscapeResource(url=_secret("ELSPETH_LANDSCAPE_URL", settings.landscape_url)),
+        "landscape": LandscapeResource(
+            url=_secret("ELSPETH_LANDSCAPE_URL", settings.landscape_url), explorer_url=settings.explorer_url
+        ),
         "llm": LLMResource(
             provider=settings.provider,
             api_key=_secret(settings.api_key_name, None),

@@ -47,6 +47,7 @@ from elspeth_dagster.pacing import Pace
 from elspeth_dagster.reporting import (
     agreement_check,
     asking_metadata,
+    explorer_link,
     held_back,
     output_metadata,
     progress_line,
@@ -203,8 +204,9 @@ def collect_results(
             facts = output_metadata(landscape, context.run_id, assessment.spec.name, manifest, asked, counts)
             if assessment.spec.review:
                 facts["results"] |= review_metadata(collector.judgements, questions(assessment))
+            link = explorer_link(landscape, context.run_id)
             for name in ("results", "answers", "failures", "rejections"):
-                yield dg.Output(getattr(collector, name)(), name, metadata=facts[name])
+                yield dg.Output(getattr(collector, name)(), name, metadata={**facts[name], **link})
             collector.complete(slice_token)
         runs.end_if_all_collected(landscape, context.run_id)
 

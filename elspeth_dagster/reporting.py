@@ -134,6 +134,13 @@ def _agreement_table(found: Sequence[Agreement]) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md("\n".join([head, *lines]))
 
 
+def explorer_link(landscape: Landscape, run_id: str) -> dict[str, Any]:
+    """A link to the run's page, where it is known at which address the explorer is reached."""
+    if landscape.explorer_url is None:
+        return {}
+    return {"explorer": dg.MetadataValue.url(f"{landscape.explorer_url}/runs/{run_id}")}
+
+
 def output_metadata(
     landscape: Landscape,
     run_id: str,

@@ -17,19 +17,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from elspeth_dagster.cli.printing import (
-    at_most,
     facts,
     instant,
-    money,
     remark,
     show,
     show_json,
     show_json_list,
-    spent,
     table,
     to_the_second,
 )
 from elspeth_dagster.core.errors import ElspethError, LandscapeError, ReviewError
+from elspeth_dagster.core.money import at_most, money, spent
 from elspeth_dagster.core.settings import default_landscape_url
 
 if TYPE_CHECKING:
@@ -109,6 +107,7 @@ def main() -> None:
     What will it cost?                   elspeth-dagster estimate my_project/defs/case_studies
     Which runs died and are still open?  elspeth-dagster reclaim
     What do people think of its answers? elspeth-dagster review export 3f2a91c4 --sample 50 --to sheet.csv
+    May I read it in a browser?          elspeth-dagster explorer
 
     RUN is a run's id, the first characters of it, or `latest`. Text from rows and replies is printed with control
     characters escaped; --json gives it exactly. An error is one sentence on stderr.
@@ -170,10 +169,10 @@ def runs(assessment: str | None, limit: int, as_json: bool, url: str) -> None:
     mode: whether it asked, replayed an earlier run's replies, or asked some once more to verify them.
     rows = assessed + partial + failed + interrupted + those without an outcome yet; rejected records come on top.
     """
-    from elspeth_dagster.cli import listing
+    from elspeth_dagster.landscape import browsing
 
     with _reading(url) as connection:
-        found = listing.newest_runs(connection, assessment=assessment, limit=limit)
+        found = browsing.newest_runs(connection, assessment=assessment, limit=limit)
     if as_json:
         show_json([_as_document(line) for line in found])
         return
@@ -602,6 +601,38 @@ def review_agreement(run: str, assessment: str | None, as_json: bool, url: str) 
         for line in lines
     ]
     show(table(("field", "question", *numbers), cells, numbers=numbers[:2]))
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--port", type=click.IntRange(0, 65535), default=3001, show_default=True, help="The port; 0: any.")
+@click.option(
+    "--token",
+    envvar="ELSPETH_EXPLORER_TOKEN",
+    metavar="TEXT",
+    help="What a reader must know, 16 characters or more. Default: ELSPETH_EXPLORER_TOKEN, which no list of processes "
+    "shows.",
+)
+@click.option("--name", "names", multiple=True, help="A name it is reached by, behind a proxy. May be given again.")
+@click.option("--dagster-url", metavar="URL", help="Dagster's own pages, to link runs to: http://127.0.0.1:3000")
+@_landscape_option
+def explorer(
+    host: str, port: int, token: str | None, names: tuple[str, ...], dagster_url: str | None, url: str
+) -> None:
+    """Serve web pages to read the landscape with, until Ctrl-C.
+
+    Runs, their rows, each question with its prompt, reply and answer. The database is opened for reading only. The
+    pages have no login: they are served on this machine alone, unless a token is set. It goes into the address once,
+    then the browser keeps it.
+
+    \b
+    elspeth-dagster explorer
+    elspeth-dagster explorer --port 8001 --dagster-url http://127.0.0.1:3000
+    ELSPETH_EXPLORER_TOKEN=… elspeth-dagster explorer --host 0.0.0.0 --name audit.example.org
+    """
+    from elspeth_dagster.explorer import serving
+
+    serving.serve(url, serving.Serving(host, port, token, names, dagster_url), remark)
 
 
 @main.command()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
-from elspeth_dagster.cli.printing import facts, indented, instant, money, quoted
+from elspeth_dagster.cli.printing import facts, indented, instant, quoted
 from elspeth_dagster.core.canonical import Json
+from elspeth_dagster.core.money import money
 from elspeth_dagster.landscape.explaining import (
     AnswerGiven,
     Attempt,
@@ -242,20 +242,12 @@ def _cost(reply: Reply) -> str:
 
 def _reply_body(body: Content) -> Iterator[str]:
     """The text that the model replied, where the body is a chat completion with text; else the whole body."""
-    content = _completion_text(body.json)
+    content = body.completion
     if content is None:
         yield from _content("body", body)
     else:
         yield f"body  {body.ref}, {len(body.data)} bytes, of which assistant:"
         yield from indented(quoted(content))
-
-
-def _completion_text(body: Any) -> str | None:
-    try:
-        content = body["choices"][0]["message"]["content"]
-    except (LookupError, TypeError):
-        return None
-    return content if isinstance(content, str) else None
 
 
 def _answer(given: AnswerGiven, title: str) -> Iterator[str]:

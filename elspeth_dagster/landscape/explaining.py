@@ -88,6 +88,16 @@ class Content:
             return None
         return value
 
+    @property
+    def completion(self) -> str | None:
+        """The text that the model replied; None where the bytes are no chat completion with text."""
+        body: Any = self.json
+        try:
+            content = body["choices"][0]["message"]["content"]
+        except (LookupError, TypeError):
+            return None
+        return content if isinstance(content, str) else None
+
     def document(self) -> dict[str, Json]:
         """Hash and size, the exact text (of what is not UTF-8 the base64), and the JSON value where there is one."""
         shown: dict[str, Json] = {"hash": self.ref, "size": len(self.data)}
@@ -261,6 +271,19 @@ def explain(
         raise not_on_record(connection, run.run_id, row_key, assessment)
 
 
+def explain_record(
+    landscape: Landscape, run_id: str, assessment: str, row_index: int, question: str | None = None
+) -> Explanation:
+    """The same of the record with this index in the assessment's source, whatever its key; raises the same."""
+    with landscape.read() as connection:
+        run = find_run(connection, run_id, assessment)
+        if found := _rows_in_place(connection, run.run_id, _nodes(connection, run.run_id, assessment), row_index):
+            return _of_row(connection, run, *found[0], question)
+        if rejected := list(_rejections(connection, run.run_id, f"#{row_index}", assessment)):
+            return _of_rejections(connection, run, rejected)
+        raise NotOnRecordError(f"run {run.run_id} has no record {row_index} of {assessment}")
+
+
 def find_run(connection: sa.Connection, name: str, assessment: str | None = None) -> Run:
     """The run with this id or this beginning of an id, or the `latest` (of an assessment). Raises NotOnRecordError."""
     if name != LATEST:
@@ -285,9 +308,15 @@ def find_rows(
     nodes = _nodes(connection, run_id, assessment)
     found = _rows(connection, run_id, schema.rows.c.row_key == row_key)
     if not found and (index := RECORD_INDEX.fullmatch(row_key)):
-        in_place = schema.rows.c.node_id.in_(list(nodes)) & (schema.rows.c.row_index == int(index.group(1)))
-        found = _rows(connection, run_id, in_place)
+        return _rows_in_place(connection, run_id, nodes, int(index.group(1)))
     return [(nodes[row.node_id], row, token_id) for row, token_id in found if row.node_id in nodes]
+
+
+def _rows_in_place(
+    connection: sa.Connection, run_id: str, nodes: Mapping[str, Node], index: int
+) -> list[tuple[Node, Row, str]]:
+    in_place = schema.rows.c.node_id.in_(list(nodes)) & (schema.rows.c.row_index == index)
+    return [(nodes[row.node_id], row, token_id) for row, token_id in _rows(connection, run_id, in_place)]
 
 
 def _nodes(connection: sa.Connection, run_id: str, assessment: str | None) -> dict[str, Node]:
@@ -393,7 +422,7 @@ def _of_row(
     connection: sa.Connection, run: Run, node: Node, row: Row, token_id: str, question: str | None
 ) -> Explanation:
     batches = _batches(connection, token_id)
-    attempts = _attempts(connection, [place.batch.token_id for place in batches])
+    attempts = attempts_at(connection, [place.batch.token_id for place in batches])
     fate = _outcome(connection, token_id)
     carriers = set() if fate is None else CARRIED_BY.get(fate.outcome.outcome, set())
     bodies = payloads.read_many(connection, filter(None, (row.values_ref, row.raw_ref)))
@@ -427,7 +456,8 @@ def _batches(connection: sa.Connection, token_id: str) -> tuple[BatchPlace, ...]
     return tuple(BatchPlace(_records(row, Batch)[0], row.place, row.size) for row in found)
 
 
-def _attempts(connection: sa.Connection, batch_tokens: Sequence[str]) -> tuple[Attempt, ...]:
+def attempts_at(connection: sa.Connection, batch_tokens: Sequence[str]) -> tuple[Attempt, ...]:
+    """The attempts at these batches' tokens, in their order."""
     states, ends = schema.node_states, schema.node_state_ends
     made = (
         sa.select(*states.c, *ends.c)
@@ -472,7 +502,7 @@ def _questions(
     number = {attempt.state.state_id: attempt.state.attempt for attempt in attempts}
     answers = _answers(connection, token_id, number, question)
     calls = _calls(connection, token_id, number, question, answers)
-    planned = _plan(payloads.read_json(connection, node.config_ref))
+    planned = planned_questions(payloads.read_json(connection, node.config_ref))
     asked = [made.call.query_key for made in calls if made.attempt is not None]
     on_record = asked + [given.answer.query_key for given in answers]
     known = list(dict.fromkeys(planned + on_record))
@@ -482,7 +512,7 @@ def _questions(
     return tuple(_question(key, calls, answers) for key in wanted)
 
 
-def _plan(config: Json) -> list[str]:
+def planned_questions(config: Json) -> list[str]:
     """The questions' keys in the order of the recorded spec, which may be of an older form than today's."""
     spec = config.get("spec", {})
     names = {part: [each["name"] for each in spec.get(part, [])] for part in ("case_studies", "criteria", "queries")}

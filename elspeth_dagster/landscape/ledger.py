@@ -19,7 +19,12 @@ T = TypeVar("T")
 
 
 class Landscape:
-    """One per process. The writer's thread starts with the first fact."""
+    """One per process. The writer's thread starts with the first fact.
+
+    `explorer_url` is where people read it, for links; None where that isn't known.
+    """
+
+    explorer_url: str | None = None
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -29,6 +34,11 @@ class Landscape:
     def open(cls, url: str, *, create: bool = True) -> Self:
         """Open the landscape at a SQLAlchemy url. Raises what `Database.open` raises."""
         return cls(Database.open(url, create=create))
+
+    @classmethod
+    def look_at(cls, url: str, *, patience: float) -> Self:
+        """Open the landscape so that the database refuses every write; it is waited for this many seconds."""
+        return cls(Database.open(url, read_only=True, patience=patience))
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:

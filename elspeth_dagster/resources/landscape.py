@@ -25,7 +25,13 @@ class LandscapeResource(dg.ConfigurableResource[Landscape]):
         json_schema_extra={"dagster__is_secret": True},
     )
 
+    explorer_url: str | None = Field(
+        default=None,
+        description="Where `elspeth-dagster explorer` is reached: materializations link to their run's page there.",
+    )
+
     @contextlib.contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Landscape, None, None]:
         with Landscape.open(self.url, create=context.run is not None) as landscape:
+            landscape.explorer_url = self.explorer_url
             yield landscape
