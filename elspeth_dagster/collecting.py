@@ -26,6 +26,7 @@ from elspeth_dagster.stages import tabling
 from elspeth_dagster.stages.answering import Refusal
 from elspeth_dagster.stages.merging import MergedRow, merge
 from elspeth_dagster.stages.querying import questions
+from elspeth_dagster.summarising import Summary
 
 NANO = 1e9
 ANSWERS_AT_ONCE = 5000
@@ -116,7 +117,8 @@ class Collector:
     def results(self) -> Table:
         """A row per row that has a result: its source columns and its answers."""
         schema = tabling.results_schema(self._spec, self._questions)
-        return self._table(schema, lambda row: [_result(row)] if row.merged.fate != "failed" else [])
+        written = self._table(schema, lambda row: [_result(row)] if row.merged.fate != "failed" else [])
+        return Summary(self._spec, self._questions).of(written)
 
     def failures(self) -> Table:
         """A row per row without all its answers: its source columns and each question's own reason."""
