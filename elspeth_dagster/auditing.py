@@ -11,12 +11,12 @@ A check that finds fault names numbers, and of rows nothing but their keys.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from elspeth_dagster.core.assessment import Assessment
+from elspeth_dagster.core.canonical import Json
 from elspeth_dagster.core.naming import Some
 from elspeth_dagster.core.spec import DriftSpec, FailureRateSpec
 from elspeth_dagster.landscape import accounting, artifacts
@@ -25,6 +25,7 @@ from elspeth_dagster.landscape.records import Artifact
 from elspeth_dagster.landscape.words import Outcome
 from elspeth_dagster.resources.parquet import read_columns
 from elspeth_dagster.stages.querying import questions, result_fields
+from elspeth_dagster.stages.reading import key_text
 
 if TYPE_CHECKING:
     from elspeth_dagster.stages.drifting import Comparison
@@ -75,8 +76,8 @@ class Audit:
         lacking = [name for name in fields if name not in table.column_names]
         wrong = {name: outside(table[name], field) for name, field in fields.items() if name not in lacking}
         keys = Some()
-        keys.add(json.dumps([table[name][place].as_py() for name in key], default=str)
-                 for place in sorted({place for places in wrong.values() for place in places}))  # fmt: skip
+        places = sorted({place for found in wrong.values() for place in found})
+        keys.add(key_text([_as_json(table[name][place].as_py()) for name in key]) for place in places)
         facts = {f"{name}_outside": len(places) for name, places in wrong.items() if places}
         if not keys and not lacking:
             return Finding(True, "Every answer is of its declared type and within its bounds.")
@@ -165,3 +166,7 @@ def _named(drifted: Sequence[Comparison]) -> str:
 
 def _numbers(table: Any, column: str) -> list[float]:
     return table[column].drop_null().to_pylist() if column in table.column_names else []
+
+
+def _as_json(value: Any) -> Json:
+    return value.isoformat() if hasattr(value, "isoformat") else value

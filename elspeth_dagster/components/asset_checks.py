@@ -3,7 +3,6 @@
 They look at the record and at the table that was written, for the partition they are run for, and load no other.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from elspeth_dagster.auditing import Audit, Finding
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.errors import ElspethError, NotOnRecordError
 from elspeth_dagster.core.spec import CheckSpec, DriftSpec, FailureRateSpec
-from elspeth_dagster.landscape import artifacts, runs
+from elspeth_dagster.landscape import artifacts
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.previewing import table
 
@@ -82,16 +81,16 @@ def _taken(audit: Audit, name: str, declared: Declared) -> Finding:
 def _audit(
     context: dg.AssetCheckExecutionContext, assessment: Assessment, partitions: dg.PartitionsDefinition | None
 ) -> Audit:
+    """Of this run's results; where it made none, of the last that were made of its partition, or of any."""
     landscape: Landscape = context.resources.landscape
-    name, partition = assessment.spec.name, context.partition_key if context.has_partition_key else None
+    key, partition = f"{assessment.spec.name}/results", context.partition_key if context.has_partition_key else None
     with landscape.read() as connection:
-        if artifacts.of_run(connection, context.run.run_id, f"{name}/results") is not None:
-            run_id = context.run.run_id
-        elif last := runs.last_collected(connection, name, json.dumps([partition] if partition else [])):
-            run_id = last.run_id
-        else:
-            raise NotOnRecordError("There are no results to check yet: no run of this slice has completed. Launch one.")
-    return Audit(landscape, assessment, run_id, partition, lambda known: _earlier(known, partition, partitions))
+        own = artifacts.of_run(connection, context.run.run_id, key)
+        written = own or artifacts.latest(connection, key, partition)
+    if written is None:
+        raise NotOnRecordError("There are no results to check yet. Materialize the assets of this partition first.")
+    here = written.partition_key
+    return Audit(landscape, assessment, written.run_id, here, lambda known: _earlier(known, here, partitions))
 
 
 def _earlier(known: Sequence[str], partition: str | None, partitions: dg.PartitionsDefinition | None) -> Sequence[str]:

@@ -38,16 +38,17 @@ def assessment_assets(
 ) -> dg.AssetsDefinition:
     """The four assets, which depend on the source and on all that is asked by; rejections on the source alone."""
     spec, source = assessment.spec, source_key(assessment.spec)
-    stands_on = [*ingredient_versions(assessment), *([source] if spec.source.asset is None else [])]
-    inputs = {f"asked_by_{place}": key for place, key in enumerate(stands_on)}
+    asked_by = [*ingredient_versions(assessment)]
+    observed = [*asked_by, *([source] if spec.source.asset is None else [])]
+    inputs = {f"asked_by_{place}": key for place, key in enumerate(observed)}
     upstream = {} if spec.source.asset is None else {"source_rows": source}
-    condition = automation_condition(spec.automation, ingredient_versions(assessment), source)
+    condition = automation_condition(spec.automation, asked_by, source)
     told = f"Asks every question of assessment {spec.name} about every row."
     assets = dg.AssetsDefinition.from_graph(
         assessment_graph(assessment, str(project_root), told, list(inputs)),
         keys_by_input_name={**upstream, **inputs},
         keys_by_output_name={output: dg.AssetKey([spec.name, output]) for output in ASSETS},
-        internal_asset_deps={"rejections": {source}},
+        internal_asset_deps={output: {source} if output == "rejections" else {source, *asked_by} for output in ASSETS},
         group_name=spec.name,
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.multi_run(1) if partitions else None,

@@ -106,7 +106,7 @@ def _let_be_templated(declared: JsonSchemaValue) -> None:
     """A number may be text as long as Dagster has to fill in a `{{ … }}`."""
     kinds = declared.get("type", [])
     kinds = [kinds] if isinstance(kinds, str) else kinds
-    if {"integer", "number"} & set(kinds):
+    if {"integer", "number"} & set(kinds) and "string" not in kinds:
         declared.update(type=[*kinds, "string"], pattern=TEMPLATED)
 
 
@@ -529,7 +529,7 @@ def _check_blocking(severity: Severity, *, blocking: bool) -> None:
 
 
 class ChecksSpec(SpecModel):
-    """What is checked about the results after each run."""
+    """The checks of the results: what each asks, how grave it is, whether it blocks."""
 
     accounted: CheckSpec = Field(
         default=CheckSpec(),

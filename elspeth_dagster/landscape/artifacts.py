@@ -15,6 +15,15 @@ def of_run(connection: sa.Connection, run_id: str, asset_key: str) -> Artifact |
     return None if row is None else Artifact(*row)
 
 
+def latest(connection: sa.Connection, asset_key: str, partition: str | None = None) -> Artifact | None:
+    """The last table that was written for an asset, of one partition or of any."""
+    written = artifacts.select().where(artifacts.c.asset_key == asset_key)
+    if partition is not None:
+        written = written.where(artifacts.c.partition_key == partition)
+    row = connection.execute(written.order_by(artifacts.c.written_at.desc())).first()
+    return None if row is None else Artifact(*row)
+
+
 def by_partition(connection: sa.Connection, asset_key: str) -> dict[str, Artifact]:
     """The last table of each partition of an asset, in the order in which they were written."""
     partitioned = artifacts.select().where(artifacts.c.asset_key == asset_key, artifacts.c.partition_key.is_not(None))
