@@ -66,6 +66,7 @@ def test_eager_waits_for_the_source_and_answers_an_edited_template(
     assert daemon.requested() == all_four()
     assert daemon.requested() == set()
     daemon.made()
+    assert daemon.requested() == set()
     daemon.observed(TEMPLATE, "2")
     assert daemon.requested() == all_four()
 
@@ -75,6 +76,7 @@ def test_what_a_run_tells_of_its_own_ingredients_asks_for_no_other_run(
 ) -> None:
     project.declare(automation={"condition": "eager"})
     daemon = Daemon(project, instance)
+    assert daemon.requested() == set()
     daemon.observed(SOURCE, "1")
     assert daemon.requested() == all_four()
     daemon.observed(TEMPLATE, "1")

@@ -335,3 +335,21 @@ def test_severity_and_blocking_are_as_declared() -> None:
     for blocks_nothing in (CheckSpec, FailureRateSpec, DriftSpec):
         with pytest.raises(ValueError, match="a warning blocks nothing"):
             blocks_nothing(severity="warn", blocking=True)
+
+
+def test_all_of_it_is_told_with_either_database(project: Project, server: FaultServer) -> None:
+    """The queries of the checks, the batches and the latencies, on SQLite and on PostgreSQL."""
+    server.configure(rules=[{"act": "wrong_types", "contains": "two of row 1."}])
+    project.declare(aggregate={"rows": 2}, errors={"row": "keep_partial", "retry_seconds": 10}, preview_rows=1)
+    project.write_rows(rows_of_texts(3))
+    run = project.run(reuse="none")
+    assert {one.check_name: one.passed for one in run.get_asset_check_evaluations()} == {
+        **{"accounted": True, "linked": True, "within_bounds": True, "drift": True, "failure_rate": False}
+    }
+    made = {event.asset_key.path[-1]: event.materialization for event in run.get_asset_materialization_events()}  # type: ignore[union-attr]
+    facts = {name: value.value for name, value in made["results"].metadata.items()}
+    assert (facts["batches"], facts["partial"]) == (2, 1) and facts["latency_p95_ms"] > 0
+    assert len(str(facts["preview"]).splitlines()) == 3
+    assert "| `wrong_type` | 1 | `R1` |" in str(made["failures"].metadata["reasons"].value)
+    again = project.run(reuse="landscape")
+    assert {one.check_name for one in again.get_asset_check_evaluations() if not one.passed} == {"failure_rate"}
