@@ -91,8 +91,13 @@ class SpecModel(BaseModel):
 
 
 def _let_be_null(declared: JsonSchemaValue) -> None:
-    """Null as one more type, not as an alternative: `anyOf` only says that no alternative fits."""
+    """Null as one more type, not as an alternative: `anyOf` only says that no alternative fits.
+
+    Where null is not the default it means something, and stays an alternative to what is declared elsewhere.
+    """
     match declared.get("anyOf"):
+        case [{"$ref": _}, {"type": "null"}] if declared.get("default") is not None:
+            return
         case [kind, {"type": "null"}]:
             del declared["anyOf"]
             declared.update(kind)
