@@ -4,6 +4,7 @@ They look at the record and at the table that was written, for the partition the
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -90,16 +91,35 @@ def _audit(
     if written is None:
         raise NotOnRecordError("There are no results to check yet. Materialize the assets of this partition first.")
     here = written.partition_key
-    return Audit(landscape, assessment, written.run_id, here, lambda known: _earlier(known, here, partitions))
+    return Audit(landscape, assessment, written.run_id, here, lambda known: earlier(known, here, partitions))
 
 
-def _earlier(known: Sequence[str], partition: str | None, partitions: dg.PartitionsDefinition | None) -> Sequence[str]:
-    """The partitions before this one: by time where they are times, else by when their results were written."""
-    if isinstance(partitions, dg.TimeWindowPartitionsDefinition) and partition is not None:
-        here = partitions.time_window_for_partition_key(partition).start
-        began = {key: partitions.time_window_for_partition_key(key).start for key in known}
-        return sorted((key for key in known if began[key] < here), key=began.__getitem__)
-    return list(known[: known.index(partition)]) if partition in known else list(known)
+def earlier(known: Sequence[str], here: str | None, partitions: dg.PartitionsDefinition | None) -> Sequence[str]:
+    """Of the known partitions, in the order of writing, those before this one.
+
+    By time where partitions are times, or have a time beside other dimensions that must agree; else by writing.
+    """
+    if here is None or not _has_time(partitions):
+        return list(known[: known.index(here)]) if here in known else list(known)
+    others, began = _place(partitions, here)
+    places = {key: _place(partitions, key) for key in known}
+    before = [key for key, (of_key, start) in places.items() if of_key == others and start < began]
+    return sorted(before, key=lambda key: places[key][1])
+
+
+def _has_time(partitions: dg.PartitionsDefinition | None) -> bool:
+    if isinstance(partitions, dg.MultiPartitionsDefinition):
+        return partitions.has_time_window_dimension
+    return isinstance(partitions, dg.TimeWindowPartitionsDefinition)
+
+
+def _place(partitions: Any, key: str) -> tuple[Mapping[str, str], datetime]:
+    """A partition's keys of other dimensions than time, and when its time begins."""
+    if isinstance(partitions, dg.TimeWindowPartitionsDefinition):
+        return {}, partitions.time_window_for_partition_key(key).start
+    keys = dict(partitions.get_partition_key_from_str(key).keys_by_dimension)
+    time = partitions.time_window_dimension
+    return keys, time.partitions_def.time_window_for_partition_key(keys.pop(time.name)).start
 
 
 def _result(check: dg.AssetCheckKey, finding: Finding, severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:

@@ -17,6 +17,7 @@ import dagster as dg
 import pytest
 
 from elspeth_dagster.auditing import Audit
+from elspeth_dagster.components.asset_checks import earlier
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.spec import CheckSpec, DriftSpec, FailureRateSpec
 from elspeth_dagster.landscape.ledger import Landscape
@@ -156,6 +157,12 @@ def test_failing_rows_are_told_by_reason_with_three_keys(watched: Watched) -> No
     [line] = watched.metadata(DAYS[0], "failures")["reasons"].splitlines()[2:]
     assert line == "| `wrong_type` | 4 | `R3, R5, R7` |"
     assert not [line for line in watched.log(DAYS[1]) if "refused as" in line]
+
+
+def test_more_rows_make_no_more_events(watched: Watched) -> None:
+    """Of two steps each: what is told at all, and what is told of few rows, that failed, and of more."""
+    assert len(watched.runs[DAYS[1]].all_events) <= len(watched.runs[DAYS[0]].all_events)
+    assert len(watched.log(DAYS[1])) < len(watched.log(DAYS[0])) < 30
 
 
 def test_no_text_of_a_row_is_in_the_log(watched: Watched) -> None:
@@ -330,8 +337,63 @@ def test_drift_is_judged_by_window_threshold_and_distance(watched: Watched) -> N
     assert rate.passed and rate.facts["failure_rate"] == 0
 
 
-def test_severity_and_blocking_are_as_declared() -> None:
-    assert (CheckSpec().severity, CheckSpec().blocking) == ("error", True)
+DOWNSTREAM = """
+import dagster as dg
+
+@dg.asset(deps=[["trial", "results"]])
+def report() -> None: ...
+
+job = dg.define_asset_job("whole_job", selection=dg.AssetSelection.groups("trial", "default").materializable())
+"""
+
+
+def test_severity_is_as_declared_and_a_blocking_check_stops_what_follows(
+    sqlite_project: Project, server: FaultServer
+) -> None:
+    project, warns = sqlite_project, {"severity": "warn", "blocking": False}
+    blocks = {"severity": "error", "blocking": True}
+    checks = dict.fromkeys(("accounted", "linked", "within_bounds"), warns)
+    declared = {**checks, "drift": {"severity": "error"}, "failure_rate": {**blocks, "max": 0.4}}
+    server.configure(rules=[{"act": "wrong_types", "contains": "two of row 1."}])
+    project.declare(checks=declared, preview_rows=0)
+    (project.folder / "trial" / "defs" / "report.py").write_text(DOWNSTREAM)
+    project.write_rows(rows_of_texts(2))
+    run = project.run("whole_job")
+    assert not run.success
+    made = {event.asset_key.path[-1] for event in run.get_asset_materialization_events() if event.asset_key}
+    assert "results" in made and "report" not in made
+    told = {one.check_name: (one.severity.value, one.passed) for one in run.get_asset_check_evaluations()}
+    assert told.pop("failure_rate") == ("ERROR", False) and told.pop("drift") == ("ERROR", True)
+    assert set(told.values()) == {("WARN", True)}
+    [results] = [event for event in run.get_asset_materialization_events() if event.asset_key.path[-1] == "results"]  # type: ignore[union-attr]
+    assert "preview" not in results.materialization.metadata
+
+
+@pytest.mark.parametrize(
+    ("partitions", "here", "before"),
+    [
+        (dg.DailyPartitionsDefinition("2026-01-01"), "2026-01-03", ["2026-01-01", "2026-01-02"]),
+        (dg.StaticPartitionsDefinition(["c", "a", "b"]), "b", ["c"]),
+        (
+            dg.MultiPartitionsDefinition(
+                {"day": dg.DailyPartitionsDefinition("2026-01-01"), "region": dg.StaticPartitionsDefinition(["n", "s"])}
+            ),
+            "2026-01-03|s",
+            ["2026-01-01|s", "2026-01-02|s"],
+        ),
+    ],
+)
+def test_which_partitions_came_before(partitions: Any, here: str, before: list[str]) -> None:
+    """Days by day whenever they were made, of the same region; regions by when they were made."""
+    made = {
+        "2026-01-03": ["2026-01-02", "2026-01-04", "2026-01-03", "2026-01-01"],
+        "b": ["c", "b", "a"],
+        "2026-01-03|s": ["2026-01-02|s", "2026-01-02|n", "2026-01-01|s", "2026-01-03|s"],
+    }
+    assert earlier(made[here], here, partitions) == before
+
+
+def test_a_warning_can_not_block() -> None:
     for blocks_nothing in (CheckSpec, FailureRateSpec, DriftSpec):
         with pytest.raises(ValueError, match="a warning blocks nothing"):
             blocks_nothing(severity="warn", blocking=True)
