@@ -38,7 +38,8 @@ from elspeth_dagster.identity import (
     node_id,
     partition_keys,
 )
-from elspeth_dagster.landscape import answers, batches, experience, flushed, rows, runs, states
+from elspeth_dagster.landscape import answers, batches, experience, rows, runs, states
+from elspeth_dagster.landscape.flushed import rows_of_shard
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import NodeState, Run, Token
 from elspeth_dagster.landscape.words import TokenKind
@@ -170,7 +171,7 @@ def ask_batches(
         with landscape.read() as connection:
             aggregated_by = node_id(assessment.spec.name, "aggregate_rows")
             to_ask = batches.of_shard(connection, context.run_id, aggregated_by, shard["shard"])
-            row_count = flushed.rows_of_shard(connection, context.run_id, aggregated_by, shard["shard"])
+            row_count = rows_of_shard(connection, context.run_id, aggregated_by, shard["shard"])
         with _what_is_left_told(context, landscape, assessment, shard["rows"]):
             engagement = _engagement(context, landscape, llm, assessment, row_count * len(questions(assessment)))
             asked, pace = run(engagement.ask(to_ask, Launch(**shard["launch"]), shard["rows"]))
