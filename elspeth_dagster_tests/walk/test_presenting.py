@@ -402,7 +402,9 @@ def test_a_warning_can_not_block() -> None:
 def test_all_of_it_is_told_with_either_database(project: Project, server: FaultServer) -> None:
     """The queries of the checks, the batches and the latencies, on SQLite and on PostgreSQL."""
     server.configure(rules=[{"act": "wrong_types", "contains": "two of row 1."}])
-    project.declare(aggregate={"rows": 2}, errors={"row": "keep_partial", "retry_seconds": 10}, preview_rows=1)
+    project.declare(
+        aggregate={"rows": 2}, errors={"row": "keep_partial", "retry_seconds": 10}, checks={}, preview_rows=1
+    )
     project.write_rows(rows_of_texts(3))
     run = project.run(reuse="none")
     assert {one.check_name: one.passed for one in run.get_asset_check_evaluations()} == {
