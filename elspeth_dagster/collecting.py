@@ -27,6 +27,7 @@ from elspeth_dagster.stages.answering import Refusal
 from elspeth_dagster.stages.merging import MergedRow, merge
 from elspeth_dagster.stages.querying import questions
 from elspeth_dagster.stages.reviewing import Judgement, latest_by_question, review_cells
+from elspeth_dagster.summarising import Summary
 
 NANO = 1e9
 ANSWERS_AT_ONCE = 5000
@@ -125,7 +126,8 @@ class Collector:
     def results(self) -> Table:
         """A row per row that has a result: its source columns, its answers, and what was said of these."""
         schema = tabling.results_schema(self._spec, self._questions)
-        return self._table(schema, lambda row: [self._result(row)] if row.merged.fate != "failed" else [])
+        written = self._table(schema, lambda row: [self._result(row)] if row.merged.fate != "failed" else [])
+        return Summary(self._spec, self._questions).of(written)
 
     def _result(self, row: Collected) -> dict[str, Json]:
         result = {**row.admitted.values, **row.merged.cells}

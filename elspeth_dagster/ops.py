@@ -27,7 +27,6 @@ from elspeth_dagster.core.errors import (
 from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.core.launch import Launch
 from elspeth_dagster.core.naming import Some
-from elspeth_dagster.counting import Counts
 from elspeth_dagster.engaging import Engagement
 from elspeth_dagster.estimating import Deployment, Estimate, estimate, load_of_slice
 from elspeth_dagster.identity import (
@@ -40,17 +39,19 @@ from elspeth_dagster.identity import (
     partition_keys,
 )
 from elspeth_dagster.landscape import answers, batches, experience, rows, runs, states
+from elspeth_dagster.landscape.flushed import rows_of_shard
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import NodeState, Run, Token
 from elspeth_dagster.landscape.words import TokenKind
-from elspeth_dagster.pacing import Pace
+from elspeth_dagster.observing import ingredient_versions, source_version, tell_versions
+from elspeth_dagster.progressing import Progress, progress_line
+from elspeth_dagster.recounting import failure_lines
 from elspeth_dagster.reporting import (
     agreement_check,
     asking_metadata,
     explorer_link,
     held_back,
     output_metadata,
-    progress_line,
     review_metadata,
 )
 from elspeth_dagster.resources.frames import FRAME
@@ -88,11 +89,13 @@ ASSESSMENT_CONFIG = {
     "assessment": dg.Field(dict, description="The assessment: its spec, template texts and lookup data."),
     "project_root": dg.Field(str, description="The folder at which relative source paths start."),
 }
+ASKED_BY = {"asked_by": dg.In(dg.Nothing, description="Templates, criteria, lookup and source: they bring no data.")}
 SLICE = dg.Out(dict, description="A reference to the admitted slice: its run, assessment and counts.")
 
 
 @dg.op(
     config_schema=ASSESSMENT_CONFIG,
+    ins=ASKED_BY,
     out=SLICE,
     tags={"dagster/kind": "source"},
     description="Reads the partition's source. Every record becomes a row with a token, or a rejection with its reason "
@@ -105,12 +108,13 @@ def admit_rows(context: dg.OpExecutionContext, landscape: dg.ResourceParam[Lands
         with open_source(source.path or "", root, partition) as (stream, name):
             admitted = _admit(context, landscape, read_records(stream, name, source))
         counts.update(**admitted, source=name, sha256=stream.sha256, size=stream.size)
-    return _reference(context, **admitted, launch=launch._asdict())
+        tell_versions(context, source_version(assessment, stream.sha256), partition)
+    return _reference(context, **admitted, sha256=stream.sha256, launch=launch._asdict())
 
 
 @dg.op(
     config_schema=ASSESSMENT_CONFIG,
-    ins={"source_rows": dg.In(FRAME, description="The upstream asset.")},
+    ins={"source_rows": dg.In(FRAME, description="The upstream asset."), **ASKED_BY},
     out=SLICE,
     description="Takes the upstream DataFrame. Every record becomes a row with a token, or a rejection with its "
     "reason; nothing is dropped. Puts the run and its configuration on record first.",
@@ -121,7 +125,7 @@ def admit_frame(context: dg.OpExecutionContext, landscape: dg.ResourceParam[Land
     with _plain_errors(context, landscape), _admitting(context, landscape, assessment) as (launch, counts):
         admitted = _admit(context, landscape, read_frame(source_rows, f"asset {source.asset}", source))
         counts.update(**admitted, source=source.asset)
-    return _reference(context, **admitted, launch=launch._asdict())
+    return _reference(context, **admitted, sha256=None, launch=launch._asdict())
 
 
 @dg.op(
@@ -169,8 +173,9 @@ def ask_batches(
         with landscape.read() as connection:
             aggregated_by = node_id(assessment.spec.name, "aggregate_rows")
             to_ask = batches.of_shard(connection, context.run_id, aggregated_by, shard["shard"])
+            row_count = rows_of_shard(connection, context.run_id, aggregated_by, shard["shard"])
         with _what_is_left_told(context, landscape, assessment, shard["rows"]):
-            engagement = _engagement(context, landscape, llm, assessment)
+            engagement = _engagement(context, landscape, llm, assessment, row_count * len(questions(assessment)))
             asked, pace = run(engagement.ask(to_ask, Launch(**shard["launch"]), shard["rows"]))
     context.log.info(progress_line(asked, pace))
     context.add_output_metadata(asking_metadata(asked, landscape, execution(context), pace))
@@ -198,12 +203,16 @@ def collect_results(
         _check_complete(manifest, asked)
         assessment = _assessment_on_record(context, landscape)
         slice_token = _slice_token(context, landscape)
+        tell_versions(context, ingredient_versions(assessment))
+        tell_versions(context, source_version(assessment, manifest["sha256"]), _partition(context))
         with states.held(landscape, execution(context), slice_token) as (state, counts):
             collector = Collector(landscape, assessment, context.run_id, state)
             counts.update(collector.decide_outcomes())
-            facts = output_metadata(landscape, context.run_id, assessment.spec.name, manifest, asked, counts)
+            facts = output_metadata(landscape, context.run_id, assessment, manifest, asked, counts)
             if assessment.spec.review:
                 facts["results"] |= review_metadata(collector.judgements, questions(assessment))
+            for line in failure_lines(landscape, context.run_id, assessment.spec.name):
+                context.log.warning(line)
             link = explorer_link(landscape, context.run_id)
             for name in ("results", "answers", "failures", "rejections"):
                 yield dg.Output(getattr(collector, name)(), name, metadata={**facts[name], **link})
@@ -253,7 +262,8 @@ def verify_answers(
         with _slice_held(context, landscape) as (state, counts):
             verification = Verification(landscape, assessment, verified, context.run_id, here)
             drawn = verification.draw(config["sample"])
-            asked, pace = run(_engagement(context, landscape, llm, assessment).ask_again(verification, drawn))
+            engagement = _engagement(context, landscape, llm, assessment, verification.size)
+            asked, pace = run(engagement.ask_again(verification, drawn))
             comparison = Comparison(landscape, context.run_id, here, questions(assessment))
             table = comparison.table(verification.sampled, state)
             facts = asking_metadata(asked, landscape, execution(context), pace)
@@ -292,7 +302,7 @@ def _reference(context: dg.OpExecutionContext, **facts: object) -> Reference:
 
 
 def _counts(reference: Reference) -> Reference:
-    return {name: reference[name] for name in ("rows", "rejected")}
+    return {name: reference[name] for name in ("rows", "rejected", "sha256")}
 
 
 def _partition(context: dg.OpExecutionContext) -> str | None:
@@ -434,9 +444,7 @@ def _what_is_left_told(
 
 
 def _engagement(
-    context: dg.OpExecutionContext, landscape: Landscape, llm: LLMResource, assessment: Assessment
+    context: dg.OpExecutionContext, landscape: Landscape, llm: LLMResource, assessment: Assessment, to_settle: int
 ) -> Engagement:
-    def report(counts: Counts, pace: Pace | None) -> None:
-        context.log.info(progress_line(counts, pace))
-
-    return Engagement(landscape, llm, assessment, execution(context), report)
+    progress = Progress(to_settle, len(questions(assessment)), context.log.info)
+    return Engagement(landscape, llm, assessment, execution(context), progress.tell)

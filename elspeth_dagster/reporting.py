@@ -1,15 +1,18 @@
-"""What a person in the UI is told: progress in the log, and numbers that plot."""
+"""What a person in the UI is told of a step and of the four assets: numbers that plot, and short tables."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.counting import Counts
+from elspeth_dagster.describing import table_metadata
 from elspeth_dagster.landscape.costs import CostLine, costs, total
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.states import Execution
 from elspeth_dagster.pacing import Pace
+from elspeth_dagster.recounting import asked_metadata, failures_metadata
 from elspeth_dagster.stages.agreeing import Agreement, agreements
 from elspeth_dagster.stages.querying import Question
 from elspeth_dagster.stages.reviewing import Judgement, latest_by_question
@@ -21,24 +24,6 @@ SPENT = ("reused", "calls", "retries", "repairs", "prompt_tokens", "completion_t
 SUMMED = (*SPENT, "cost_nanousd", "unpriced_calls")
 HELD_BACK = ("throttled", "waited_seconds")
 NANO = 1e9
-
-
-def progress_line(counts: Counts, pace: Pace | None = None) -> str:
-    """One line of what has been done and spent so far, and of how many at a time where the provider refused some."""
-    cost = f"${counts.cost_nanousd / NANO:.4f}" + (f" + {counts.unpriced_calls} unpriced" * bool(counts.unpriced_calls))
-    return (
-        f"{counts.questions} questions settled ({counts.refused} refused, {counts.reused} from the record), "
-        f"{counts.calls} calls "
-        f"({counts.retries} retries, {counts.repairs} repairs), "
-        f"{counts.prompt_tokens} + {counts.completion_tokens} tokens, {cost}{_slowed(pace)}"
-    )
-
-
-def _slowed(pace: Pace | None) -> str:
-    if pace is None or not (pace.level.cuts or pace.waited_seconds >= 1):
-        return ""
-    held = f", held back for {pace.waited_seconds:.0f} s" if pace.waited_seconds >= 1 else ""
-    return f", {pace.level.current} requests at a time (cut: {pace.level.cuts}{held})"
 
 
 def asking_metadata(counts: Counts, landscape: Landscape, here: Execution, pace: Pace | None = None) -> dict[str, Any]:
@@ -144,16 +129,17 @@ def explorer_link(landscape: Landscape, run_id: str) -> dict[str, Any]:
 def output_metadata(
     landscape: Landscape,
     run_id: str,
-    assessment: str,
+    assessment: Assessment,
     manifest: Mapping[str, Any],
     asked: Sequence[Mapping[str, Any]],
     fates: Mapping[str, object],
 ) -> dict[str, dict[str, Any]]:
     """The metadata of each of the four outputs."""
+    name = assessment.spec.name
     with landscape.read() as connection:
-        lines = costs(connection, run_id, node_id=f"{assessment}.ask_batches")
-    spent = {**_spent({name: sum(shard[name] for shard in asked) for name in SUMMED}), **_money(lines)}
-    held = {name: sum(shard[name] for shard in asked) for name in HELD_BACK}
+        lines = costs(connection, run_id, node_id=f"{name}.ask_batches")
+    spent = {**_spent({each: sum(shard[each] for shard in asked) for each in SUMMED}), **_money(lines)}
+    held = {each: sum(shard[each] for shard in asked) for each in HELD_BACK}
     explain = dg.MetadataValue.md(f"`elspeth-dagster explain {run_id} --row KEY`")
     rows = {
         "rows": manifest["rows"],
@@ -162,9 +148,11 @@ def output_metadata(
         "partial": fates.get("partial", 0),
         "failed": fates.get("failed", 0),
     }
-    return {
-        "results": {**rows, **spent, **held, "explain": explain},
+    of_output = {
+        "results": {**rows, **spent, **held, **asked_metadata(landscape, run_id, name), "explain": explain},
         "answers": spent,
-        "failures": {"failed": rows["failed"]},
+        "failures": {"failed": rows["failed"], **failures_metadata(landscape, run_id, name)},
         "rejections": {"rejected": rows["rejected"]},
     }
+    tables = table_metadata(assessment)
+    return {output: {**facts, **tables[output]} for output, facts in of_output.items()}

@@ -59,6 +59,11 @@ class Verification:
             self._landscape.write(*(fact for row in new for fact in self._copy(row)))
         return self._batches() or self._flush()
 
+    @property
+    def size(self) -> int:
+        """How many questions are asked again."""
+        return sum(map(len, self.sampled.values()))
+
     def _batches(self) -> list[Batch]:
         return [batch for page in batches.of_node(self._landscape, self._run_id, self._node_id) for batch in page]
 

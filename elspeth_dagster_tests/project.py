@@ -78,6 +78,7 @@ ATTRIBUTES: dict[str, Any] = {
         "rationale": {"type": "string", "max_length": 200},
     },
     "errors": {"retry_seconds": 10},
+    "checks": {"failure_rate": None, "drift": None},  # few runs are about them, and each check is three events
 }
 TEMPLATES = {
     "system.j2": "You judge texts. Reply with JSON.",

@@ -25,6 +25,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+TEAM = re.compile(r"team:\S+")
+EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
 ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 LONGEST_NAME = 100
 LARGEST_BOUND = 2**53
@@ -35,6 +37,8 @@ SourceFormat = Literal["csv", "jsonl", "json", "parquet"]
 StructuredOutput = Literal["json_schema", "json_object", "none"]
 RowPolicy = Literal["all_or_nothing", "keep_partial"]
 OnUnknown = Literal["ask_again", "fail"]
+Severity = Literal["warn", "error"]
+Condition = Literal["eager", "missing", "on_cron"]
 KeyPath = tuple[str | int, ...]
 
 
@@ -60,7 +64,14 @@ def _checked_variable(value: str) -> str:
     return value
 
 
+def _checked_owner(value: str) -> str:
+    if not (TEAM.fullmatch(value) or EMAIL.fullmatch(value)):
+        raise ValueError(f"{value!r} is neither an email address nor a team such as team:admissions")
+    return value
+
+
 Name = Annotated[str, AfterValidator(_checked_name)]
+Owner = Annotated[str, AfterValidator(_checked_owner)]
 Variable = Annotated[str, AfterValidator(_checked_variable)]
 
 
@@ -80,8 +91,13 @@ class SpecModel(BaseModel):
 
 
 def _let_be_null(declared: JsonSchemaValue) -> None:
-    """Null as one more type, not as an alternative: `anyOf` only says that no alternative fits."""
+    """Null as one more type, not as an alternative: `anyOf` only says that no alternative fits.
+
+    Where null is not the default it means something, and stays an alternative to what is declared elsewhere.
+    """
     match declared.get("anyOf"):
+        case [{"$ref": _}, {"type": "null"}] if declared.get("default") is not None:
+            return
         case [kind, {"type": "null"}]:
             del declared["anyOf"]
             declared.update(kind)
@@ -95,7 +111,7 @@ def _let_be_templated(declared: JsonSchemaValue) -> None:
     """A number may be text as long as Dagster has to fill in a `{{ … }}`."""
     kinds = declared.get("type", [])
     kinds = [kinds] if isinstance(kinds, str) else kinds
-    if {"integer", "number"} & set(kinds):
+    if {"integer", "number"} & set(kinds) and "string" not in kinds:
         declared.update(type=[*kinds, "string"], pattern=TEMPLATED)
 
 
@@ -447,6 +463,131 @@ class BudgetSpec(SpecModel):
         return self
 
 
+class CheckSpec(SpecModel):
+    """How a check of the record is taken that must never fail."""
+
+    severity: Severity = Field(default="error", description="What a failed check is shown as: warn or error.")
+    blocking: bool = Field(
+        default=True,
+        description="Whether assets downstream wait for the check, and are not made in the same run when it fails.",
+    )
+
+    @model_validator(mode="after")
+    def _can_block(self) -> Self:
+        _check_blocking(self.severity, blocking=self.blocking)
+        return self
+
+
+class FailureRateSpec(SpecModel):
+    """When too many rows have no result."""
+
+    max: float = Field(
+        default=0.05, ge=0, le=1, allow_inf_nan=False, description="The greatest share of rows without all answers."
+    )
+    severity: Severity = Field(default="warn", description="What a failed check is shown as: warn or error.")
+    blocking: bool = Field(
+        default=False, description="Whether a failed check keeps assets downstream from being made in the same run."
+    )
+
+    @model_validator(mode="after")
+    def _can_block(self) -> Self:
+        _check_blocking(self.severity, blocking=self.blocking)
+        return self
+
+
+class DriftSpec(SpecModel):
+    """When numeric answers are distributed otherwise than in the partitions before."""
+
+    window: int = Field(
+        default=7, ge=1, le=100, description="With how many earlier partitions a partition is compared; it needs all."
+    )
+    threshold: float = Field(
+        default=0.01,
+        gt=0,
+        lt=1,
+        allow_inf_nan=False,
+        description="The p-value of the Kolmogorov-Smirnov test, adjusted for the number of columns, below which a "
+        "column may have drifted.",
+    )
+    distance: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        allow_inf_nan=False,
+        description="The least distance of the two distributions, 0 to 1, that counts: with many rows a difference can "
+        "be certain and too small to matter.",
+    )
+    severity: Severity = Field(default="warn", description="What a failed check is shown as: warn or error.")
+    blocking: bool = Field(
+        default=False, description="Whether a failed check keeps assets downstream from being made in the same run."
+    )
+
+    @model_validator(mode="after")
+    def _can_block(self) -> Self:
+        _check_blocking(self.severity, blocking=self.blocking)
+        return self
+
+
+def _check_blocking(severity: Severity, *, blocking: bool) -> None:
+    if blocking and severity == "warn":
+        raise ValueError("a warning blocks nothing: give `severity: error`, or `blocking: false`")
+
+
+class ChecksSpec(SpecModel):
+    """The checks of the results: what each asks, how grave it is, whether it blocks."""
+
+    accounted: CheckSpec = Field(
+        default=CheckSpec(),
+        description="Every record is a row or a rejection, every row has one outcome, every call its reply.",
+    )
+    linked: CheckSpec = Field(
+        default=CheckSpec(), description="Every call belongs to its state, its row and its question."
+    )
+    within_bounds: CheckSpec = Field(
+        default=CheckSpec(), description="Every answer in the table is within its declared type and bounds."
+    )
+    failure_rate: FailureRateSpec | None = Field(
+        default=FailureRateSpec(), description="Few rows have no result; null: no such check."
+    )
+    drift: DriftSpec | None = Field(
+        default=DriftSpec(),
+        description="Numeric answers are distributed as in the partitions before; null: no such check.",
+    )
+
+
+class FreshnessSpec(SpecModel):
+    """How old the results may become before Dagster says so."""
+
+    fail_hours: float = Field(
+        gt=0, le=100_000, allow_inf_nan=False, description="Results older than this are overdue.", examples=[36]
+    )
+    warn_hours: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="Results older than this are nearly so.", examples=[26]
+    )
+
+    @model_validator(mode="after")
+    def _warns_first(self) -> Self:
+        if self.warn_hours is not None and self.warn_hours >= self.fail_hours:
+            raise ValueError("`warn_hours` is less than `fail_hours`")
+        return self
+
+
+class AutomationSpec(SpecModel):
+    """When Dagster itself asks for the assets, once its automation sensor is turned on."""
+
+    condition: Condition = Field(
+        description="eager: when the source, a template, the criteria or the lookup change, or a new partition is "
+        "there. missing: when a new partition is there. on_cron: after a tick of `cron`.",
+    )
+    cron: str | None = Field(default=None, description="With on_cron: a cron expression (UTC).", examples=["0 6 * * *"])
+
+    @model_validator(mode="after")
+    def _cron_has_an_expression(self) -> Self:
+        if (self.condition == "on_cron") != (self.cron is not None):
+            raise ValueError("`cron` goes with condition on_cron, and on_cron needs it")
+        return self
+
+
 class AssessmentSpec(SpecModel):
     """An assessment whole: rows × questions, asked of one model."""
 
@@ -494,4 +635,22 @@ class AssessmentSpec(SpecModel):
         default=None,
         description="A cron expression (UTC): runs the last complete day, else every partition. Turn it on in the UI.",
         examples=["0 6 * * *"],
+    )
+    automation: AutomationSpec | None = Field(
+        default=None, description="Instead of a schedule: when Dagster asks for the assets by itself."
+    )
+    owners: list[Owner] = Field(
+        default=[],
+        description="Who answers for the assets: email addresses, and teams as `team:name`.",
+        examples=[["team:admissions", "ann@example.org"]],
+    )
+    checks: ChecksSpec = Field(default=ChecksSpec(), description="What is checked about the results after each run.")
+    freshness: FreshnessSpec | None = Field(
+        default=None, description="How old the results may become before Dagster says so."
+    )
+    preview_rows: int = Field(
+        default=20,
+        ge=0,
+        le=50,
+        description="How many results, by key and answers, are kept in Dagster's own database as a preview.",
     )

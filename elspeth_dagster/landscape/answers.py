@@ -96,6 +96,32 @@ def refusals(
     return {row.reason: row.n for row in counts}, [FailedRow(*row) for row in connection.execute(some)]
 
 
+class FailedRows(NamedTuple):
+    """How many rows have an answer that was refused for a reason, and the keys of the first of them."""
+
+    reason: str
+    rows: int
+    row_keys: list[str]
+
+
+def failed_by_reason(connection: sa.Connection, run_id: str, node_id: str, examples: int) -> list[FailedRows]:
+    """The rows of a run with a refused answer in their latest attempt, by reason, the commonest first."""
+    number = sa.func.count(answers.c.token_id.distinct()).label("n")
+    counted = sa.select(answers.c.reason, number).group_by(answers.c.reason).order_by(sa.desc("n"), answers.c.reason)
+    found = connection.execute(_refused(counted, run_id, node_id, ())).all()
+    of_reason = (
+        _refused(sa.select(rows.c.row_key).distinct().add_columns(rows.c.row_index), run_id, node_id, ())
+        .join(tokens, tokens.c.token_id == answers.c.token_id)
+        .join(rows, rows.c.row_id == tokens.c.row_id)
+        .order_by(rows.c.row_index)
+        .limit(examples)
+    )
+    return [
+        FailedRows(reason, n, list(connection.scalars(of_reason.where(answers.c.reason == reason))))
+        for reason, n in found
+    ]
+
+
 def _refused(selected: sa.Select[Any], run_id: str, node_id: str, but: Iterable[str]) -> sa.Select[Any]:
     later = node_states.alias("later")
     is_overtaken = sa.exists().where(

@@ -62,7 +62,8 @@ def begin(
         if not recorded:
             insert(connection, [*nodes_, *edges])
         elif sorted(recorded) != sorted(nodes_):
-            raise AuditError(f"run {run.run_id} is on record with another configuration of {nodes_[0].assessment}")
+            told = f"run {run.run_id} is on record with another configuration of {nodes_[0].assessment}"
+            raise AuditError(f"{told}: files changed between two attempts of a step. Launch the partition again")
 
     landscape.decide(begin_or_compare)
 

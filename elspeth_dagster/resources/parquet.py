@@ -7,7 +7,7 @@ DataFrame, and any DataFrame can be kept this way.
 import glob
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +94,16 @@ class Written(NamedTuple):
     rows: int
     size: int
     sha256: str
+
+
+def read_columns(uri: str, names: Sequence[str]) -> "pa.Table":
+    """Some columns of a table that was kept here; those that it does not have are left out. Raises OSError."""
+    import pyarrow.parquet as pq
+
+    with UPath(uri).open("rb") as file:
+        known = set(pq.ParquetFile(file).schema_arrow.names)
+        file.seek(0)
+        return pq.read_table(file, columns=[name for name in names if name in known])
 
 
 def _facts(written: Written) -> dict[str, Any]:

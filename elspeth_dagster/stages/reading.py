@@ -124,14 +124,15 @@ def _key(values: Mapping[str, Json], columns: list[str]) -> str:
         if values[column] is None or not str(values[column]).strip():
             message = f"Key column {excerpt(column)} is blank; every record needs its key."
             raise Refused(RejectionReason.BLANK_KEY, message, column)
-    key = _key_text([values[column] for column in columns])
+    key = key_text([values[column] for column in columns])
     if len(key.encode()) > LONGEST_KEY:
         message = f"The key is longer than {LONGEST_KEY} bytes; a key names a row, it doesn't hold its text."
         raise Refused(RejectionReason.TOO_LARGE, message, columns[0] if len(columns) == 1 else None)
     return key
 
 
-def _key_text(values: list[Json]) -> str:
+def key_text(values: list[Json]) -> str:
+    """The key of a row, made of the values of its key columns: the only one as it is, several as JSON."""
     if len(values) > 1:
         return canonical_json(values).decode()
     [value] = values

@@ -37,17 +37,8 @@ ARROW = {
 }
 SOURCE_TYPES = _types(SOURCE_KINDS)
 ANSWER_TYPES = _types(ANSWER_KINDS)
-TAKEN = list(_types(heading.TAKEN).items())
-REJECTIONS = pa.schema(
-    [
-        ("row_index", pa.int64()),
-        ("line", pa.int64()),
-        ("column", pa.string()),
-        ("reason", pa.string()),
-        ("message", pa.string()),
-        ("raw", pa.string()),
-    ]
-)
+TAKEN = [(name, ARROW[kind]) for name, (kind, _) in heading.TAKEN.items()]
+REJECTIONS = pa.schema([(name, ARROW[kind]) for name, (kind, _) in heading.REJECTIONS.items()])
 
 
 def results_schema(spec: AssessmentSpec, asked: tuple[Question, ...]) -> pa.Schema:

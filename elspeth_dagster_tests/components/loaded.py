@@ -25,7 +25,8 @@ def mistakes(project: Project) -> list[str]:
 
 def assessment_of(project: Project, name: str = "trial") -> dict[str, Any]:
     """The assessment that a run would work by, as the run's first op is told it."""
-    [node] = project.definitions().resolve_job_def(f"{name}_job").nodes
+    nodes = project.definitions().resolve_job_def(f"{name}_job").nodes
+    [node] = [node for node in nodes if isinstance(node.definition, dg.GraphDefinition)]
     assert isinstance(node.definition, dg.GraphDefinition)
     assert node.definition.config_mapping is not None
     config = node.definition.config_mapping.resolve_from_unvalidated_config({})

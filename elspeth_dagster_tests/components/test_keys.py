@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from dagster._core.definitions.assets.graph.asset_graph import AssetNode
 
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.stages.batching import aggregate, rows_per_step, shards
@@ -119,13 +120,28 @@ DEFINITIONS: dict[str, Change] = {
     "partitions.static": {"partitions": {"static": ["north"]}},
     "partitions.dynamic": {"partitions": {"dynamic": "tenders"}},
     "schedule": {"schedule": "0 7 * * *"},
+    "automation.condition": {"schedule": None, "automation": {"condition": "eager"}},
+    "automation.cron": {"schedule": None, "automation": {"condition": "on_cron", "cron": "0 7 * * *"}},
+    "owners": {"owners": ["team:admissions"]},
+    "freshness.fail_hours": {"freshness": {"fail_hours": 36}},
+    "freshness.warn_hours": {"freshness": {"fail_hours": 36, "warn_hours": 26}},
+    **{f"checks.{name}.blocking": {"checks": {name: {"blocking": False}}} for name in ("accounted", "linked")},
+    "checks.within_bounds.blocking": {"checks": {"within_bounds": {"blocking": False}}},
+    **{
+        f"checks.{name}.blocking": {"checks": {name: {"severity": "error", "blocking": True}}}
+        for name in ("failure_rate", "drift")
+    },
+    "checks.failure_rate.max": {"checks": {"failure_rate": {"max": 0.5}}},
+    "checks.drift.window": {"checks": {"drift": {"window": 3}}},
 }
 IN_RUNS = {
+    *("checks.drift.threshold", "checks.drift.distance", "preview_rows"),
+    *(f"checks.{name}.severity" for name in ("accounted", "linked", "within_bounds", "failure_rate", "drift")),
     *("source.path", "errors.repair", "errors.retry_seconds", "errors.on_unknown"),
     *("errors.max_failures", "budget.max_cost_usd", "budget.max_calls"),
     *("llm.price.input_mtok", "llm.price.output_mtok", "llm.price.cache_read_mtok", "llm.price.requests_kcount"),
 }
-"""What only a run can show: test_sources, test_replies, test_reuse, test_failing_early and test_budgets in walk."""
+"""What only a run can show: presenting, sources, replies, reuse, failing_early and budgets, tests in walk."""
 
 
 def leaves() -> set[str]:
@@ -163,9 +179,16 @@ def observed(project: Project, **changes: Any) -> object:
     (project.folder / "trial" / "defs" / "upstream.py").write_text(UPSTREAM)
     definitions = project.definitions()
     graph = definitions.resolve_asset_graph()
-    assets = {key: (graph.get(key).parent_keys, graph.get(key).partitions_def) for key in graph.get_all_asset_keys()}
+    assets = {key: seen(graph.get(key)) for key in graph.get_all_asset_keys()}
+    checks = {key: (graph.get(key).blocking, graph.get(key).description) for key in graph.asset_check_keys}
     schedules = {schedule.name: schedule.cron_schedule for schedule in definitions.get_repository_def().schedule_defs}
-    return assets, schedules
+    return assets, checks, schedules
+
+
+def seen(asset: AssetNode) -> object:
+    """What Dagster sees of an asset."""
+    watched = (asset.owners, asset.freshness_policy, asset.automation_condition)
+    return asset.parent_keys, asset.partitions_def, *watched
 
 
 @pytest.mark.parametrize("key", DEFINITIONS)
