@@ -33,7 +33,7 @@ from elspeth_dagster_tests.landscape.drawing import (
 from elspeth_dagster_tests.landscape.test_only_growing import drop_triggers
 
 LENIENT = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-MANY, FEW = settings(LENIENT, max_examples=15), settings(LENIENT, max_examples=4)
+MANY, FEW = settings(LENIENT, max_examples=15), settings(LENIENT, max_examples=3)
 NOW = Deadline(0)
 GOOD = Try(1, True, 3, "alpha", "", False)
 ORDERS = ("row", "key", *QUESTIONS)
@@ -229,13 +229,24 @@ def ordered(chosen: list[DrawnRow], choice: Choice) -> list[str]:
 
 
 @MANY
-@given(drawn=drawings(), other=drawings(), question=st.none() | st.sampled_from(QUESTIONS), failed=st.booleans())
+@given(
+    drawn=drawings(),
+    other=drawings(),
+    question=st.none() | st.sampled_from(QUESTIONS),
+    failed=st.booleans(),
+    text=st.sampled_from(["", "beta"]),
+)
 def test_tallies_count_every_chosen_row_once_however_often_they_stop(
-    landscape: Landscape, drawn: list[DrawnRow], other: list[DrawnRow], question: str | None, failed: bool
+    landscape: Landscape,
+    drawn: list[DrawnRow],
+    other: list[DrawnRow],
+    question: str | None,
+    failed: bool,
+    text: str,
 ) -> None:
     grid = look(landscape, put_on_record(landscape, drawn))
     there = look(landscape, put_on_record(landscape, other))
-    choice = Choice(question=question, failed=failed)
+    choice = Choice(question=question, failed=failed, text=text)
     chosen = [row for row in drawn if is_chosen(row, other, choice)]
     values, contrast = ValueTally(grid, choice), ContrastTally(grid, there, choice)
     with landscape.read() as connection:
