@@ -34,6 +34,7 @@ def page(request: Request) -> Response:
         order = leafing.order_of(connection, wish.grid, wish.choice, wish.deadline(0.6))
         found = leafing.page(connection, wish.grid, wish.choice, order, wish.place, wish.deadline(0.6))
         filled = fill(connection, wish.grid, found.lines)
+        chosen = None if wish.choice.has_to_read else leafing.count(connection, wish.grid, wish.choice)
         others = contrasting.others(connection, wish.grid, OTHERS_OFFERED)
     return render(
         request,
@@ -41,6 +42,7 @@ def page(request: Request) -> Response:
         title=f"Grid of {wish.grid.assessment}",
         way=ways.to_row(request, wish.grid.run.run_id),
         others=others,
+        chosen=chosen,
         **view(wish, order, found),
         **_cells(wish, filled),
     )

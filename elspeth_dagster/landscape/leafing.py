@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import sqlalchemy as sa
 
@@ -236,31 +236,48 @@ def page(
     size: int = PAGE,
 ) -> Page:
     """The chosen rows from a place on, as many as fit the page or as the time allows."""
-    found: list[Line] = []
-    last, unread, is_cut = place.row_index, 0, False
-    limit = max(size + 1, at_once(grid)) if choice.has_to_read else size + 1
-    for some in going_on(connection, order, place, limit):
-        chosen = choose(connection, grid, choice, some)
-        found += chosen.lines
-        unread += chosen.unread
-        last = some[-1].row_index
-        if len(found) > size:
-            break
-        if deadline.is_over:
-            is_cut = bool(order.following(connection, Place(last, place.is_before), 1))
-            break
-    end = found[size - 1].row_index if len(found) > size else last
-    onward = Place(end, place.is_before) if is_cut or len(found) > size else None
-    before, after = _neighbours(place, found, onward)
+    found = _search(connection, grid, choice, order, place, deadline, size)
+    is_more = len(found.lines) > size
+    end = found.lines[size - 1].row_index if is_more else found.last
+    before, after = _neighbours(place, found.lines, Place(end, place.is_before) if found.is_cut or is_more else None)
+    shown = found.lines[:size]
     return Page(
-        lines=tuple(found[:size][::-1] if place.is_before else found[:size]),
+        lines=tuple(reversed(shown) if place.is_before else shown),
         before=before,
         after=after,
         looked_until=0 if end is None else order.count(connection, end),
         of_rows=order.count(connection, None),
-        is_cut=is_cut,
-        unread=unread,
+        is_cut=found.is_cut,
+        unread=found.unread,
     )
+
+
+class _Found(NamedTuple):
+    """Chosen rows, and the last one that was looked at; one more than fit a page tells that there is another page."""
+
+    lines: list[Line]
+    last: int | None
+    unread: int
+    is_cut: bool
+
+
+def _search(
+    connection: sa.Connection, grid: Grid, choice: Choice, order: Order, place: Place, deadline: Deadline, size: int
+) -> _Found:
+    lines_: list[Line] = []
+    last, unread = place.row_index, 0
+    limit = max(size + 1, at_once(grid)) if choice.has_to_read else size + 1
+    for some in going_on(connection, order, place, limit):
+        chosen = choose(connection, grid, choice, some)
+        lines_ += chosen.lines
+        unread += chosen.unread
+        last = some[-1].row_index
+        if len(lines_) > size:
+            break
+        if deadline.is_over:
+            is_cut = bool(order.following(connection, Place(last, place.is_before), 1))
+            return _Found(lines_, last, unread, is_cut)
+    return _Found(lines_, last, unread, is_cut=False)
 
 
 def _neighbours(place: Place, found: Sequence[Line], onward: Place | None) -> tuple[Place | None, Place | None]:

@@ -90,6 +90,7 @@ def test_the_form_narrows_the_rows_and_the_address_says_how(reader: Reader, on_s
     page.get_by_label("descending").check()
     page.get_by_role("button", name="Show").click()
     assert keys(reader) == ["R4", "R3"]
+    assert "2 rows of 2 that are like that, of 5" in page.locator("caption").inner_text()
     assert "failed=yes" in page.url and "descending=yes" in page.url
     page.get_by_role("link", name="All rows").click()
     page.get_by_label("Text in key").fill("TWO OF row 2")
