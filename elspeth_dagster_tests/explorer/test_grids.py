@@ -201,6 +201,14 @@ def test_every_view_of_a_grid_reads_without_javascript(browser: Browser, address
     reader.context.close()
 
 
+def test_a_printed_grid_has_all_its_columns_and_no_form(reader: Reader, on_sqlite: Explored) -> None:
+    page = reader.open(f"/runs/{on_sqlite.trial}/trial/grid")
+    page.emulate_media(media="print")
+    assert not page.get_by_role("button", name="Show").is_visible()
+    assert page.get_by_role("table").is_visible()
+    assert page.evaluate("document.querySelector('.grid').scrollWidth <= innerWidth")
+
+
 def test_a_picture_has_its_numbers_as_a_table(reader: Reader, on_sqlite: Explored) -> None:
     page = reader.open(f"/runs/{on_sqlite.trial}/trial/distribution?question=cs1_depth")
     assert page.get_by_role("img").count() == 1
