@@ -158,6 +158,7 @@ def main() -> None:
             take(page, f"{address}/", "explorer_runs", 440)
             take(page, f"{address}/runs/{runs[0]}", "explorer_run", 900)
             take(page, f"{address}/runs/{runs[0]}/case_studies/rows/1/cs1_safety", "explorer_cell", 1000)
+            take(page, f"{address}/runs/{runs[0]}/case_studies/grid", "explorer_grid", 900)
             with dagster_pages() as dagster:
                 wait_for(f"{dagster}/server_info")
                 take(page, f"{dagster}/assets/case_studies/results?view=overview", "dagster_results", 800)

@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 
 from elspeth_dagster.explorer import problems
+from elspeth_dagster.explorer.counting import Counting
 from elspeth_dagster.explorer.guarding import Guard, Headers
 from elspeth_dagster.explorer.looking import Looking
 from elspeth_dagster.explorer.routes import ROUTES
@@ -26,4 +27,5 @@ def explorer(looking: Looking, *, names: Collection[str] = (), token: str | None
         exception_handlers=problems.HANDLERS,
     )
     app.state.looking = looking
+    app.state.counting = Counting()
     return app

@@ -56,15 +56,14 @@ class GivenAnswer:
 
 def of_tokens(connection: sa.Connection, token_ids: Sequence[str]) -> dict[str, dict[str, GivenAnswer]]:
     """For each row's token its answers by question; those of the latest attempt count."""
-    latest = _latest(connection, token_ids)
-    refs = [answer.values_ref for answer in latest.values() if answer.values_ref]
+    newest = latest(connection, token_ids)
+    refs = [answer.values_ref for answer in newest.values() if answer.values_ref]
     values = payloads.read_many(connection, refs)
-    taken = _taken(connection, latest.values())
+    took = taken(connection, newest.values())
     given: dict[str, dict[str, GivenAnswer]] = defaultdict(dict)
-    for (token_id, query_key), answer in latest.items():
+    for (token_id, query_key), answer in newest.items():
         found = json.loads(values[answer.values_ref]) if answer.values_ref else {}
-        took = taken.get(answer.call_id or "", Taken())
-        given[token_id][query_key] = GivenAnswer(answer, found, took)
+        given[token_id][query_key] = GivenAnswer(answer, found, took.get(answer.call_id or "", Taken()))
     return given
 
 
@@ -145,17 +144,22 @@ def settled(connection: sa.Connection, run_id: str, node_id: str) -> int:
     return connection.scalar(sa.select(sa.func.count()).select_from(of_node.subquery())) or 0
 
 
-def _latest(connection: sa.Connection, token_ids: Sequence[str]) -> dict[tuple[str, str], Answer]:
+def latest(
+    connection: sa.Connection, token_ids: Sequence[str], query_keys: Sequence[str] | None = None
+) -> dict[tuple[str, str], Answer]:
+    """The answers that count, by a row's token and question: of several attempts that of the last one."""
     in_order_of_attempts = (
         answers.select()
         .join(node_states, node_states.c.state_id == answers.c.state_id)
         .where(answers.c.token_id.in_(token_ids))
         .order_by(node_states.c.attempt)
     )
+    if query_keys is not None:
+        in_order_of_attempts = in_order_of_attempts.where(answers.c.query_key.in_(query_keys))
     return {(row.token_id, row.query_key): Answer(*row) for row in connection.execute(in_order_of_attempts)}
 
 
-def _taken(connection: sa.Connection, given: Iterable[Answer]) -> dict[str, Taken]:
+def taken(connection: sa.Connection, given: Iterable[Answer]) -> dict[str, Taken]:
     """By the call that an answer comes from, what it took: all tries of that attempt for that question of that row."""
     from_call, tried = calls.alias("from_call"), calls.alias("tried")
     same = [from_call.c[name] == tried.c[name] for name in ("state_id", "token_id", "query_key")]

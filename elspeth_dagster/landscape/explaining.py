@@ -24,7 +24,7 @@ import sqlalchemy as sa
 
 from elspeth_dagster.core.canonical import Json
 from elspeth_dagster.core.errors import NotOnRecordError
-from elspeth_dagster.landscape import payloads, reviews, rows, runs, schema
+from elspeth_dagster.landscape import payloads, planned, reviews, rows, runs, schema
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import (
     Answer,
@@ -502,10 +502,10 @@ def _questions(
     number = {attempt.state.state_id: attempt.state.attempt for attempt in attempts}
     answers = _answers(connection, token_id, number, question)
     calls = _calls(connection, token_id, number, question, answers)
-    planned = planned_questions(payloads.read_json(connection, node.config_ref))
+    plan = planned_questions(payloads.read_json(connection, node.config_ref))
     asked = [made.call.query_key for made in calls if made.attempt is not None]
     on_record = asked + [given.answer.query_key for given in answers]
-    known = list(dict.fromkeys(planned + on_record))
+    known = list(dict.fromkeys(plan + on_record))
     if question is not None and question not in known:
         raise NotOnRecordError(f"{node.assessment} has no question {question!r}; {_near(question, known)}")
     wanted = known if question is None else [question]
@@ -513,11 +513,8 @@ def _questions(
 
 
 def planned_questions(config: Json) -> list[str]:
-    """The questions' keys in the order of the recorded spec, which may be of an older form than today's."""
-    spec = config.get("spec", {})
-    names = {part: [each["name"] for each in spec.get(part, [])] for part in ("case_studies", "criteria", "queries")}
-    product = [f"{case}_{criterion}" for case in names["case_studies"] for criterion in names["criteria"]]
-    return product + names["queries"]
+    """The questions' keys in the order of the recorded spec."""
+    return [question.key for question in planned.questions(config)]
 
 
 def _question(key: str, calls: Sequence[CallMade], answers: Sequence[AnswerGiven]) -> QuestionAsked:
