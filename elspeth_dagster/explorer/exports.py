@@ -2,9 +2,9 @@
 
 Both are written while they are read, a page of rows at a time, however many there are.
 
-A CSV is opened with programs that take a text for a formula when it begins with = + - @, a tab or a carriage return, or
-with a full-width form of one of these. Whatever a row, a model or a provider wrote can begin so. Such a text gets an
-apostrophe before it; numbers are written as they are. The JSON has every text as it is.
+A CSV is opened with programs that may take a text for a formula. Whatever a row, a model or a provider wrote can look
+like one, and gets an apostrophe before it (`neutralizing`); numbers are written as they are. The JSON has every text as
+it is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,13 +21,12 @@ from starlette.responses import Response, StreamingResponse
 from elspeth_dagster.core.canonical import Json
 from elspeth_dagster.explorer import wishing
 from elspeth_dagster.explorer.looking import looking
-from elspeth_dagster.explorer.visible import is_hidden
 from elspeth_dagster.explorer.wishing import Wish
 from elspeth_dagster.landscape import leafing
 from elspeth_dagster.landscape.grids import Cell, FilledLine, Grid
+from elspeth_dagster.stages.neutralizing import neutralized
 
 ROWS_AT_ONCE = 200
-FORMULA = re.compile("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20\u2212\ufe63\ufe62\ufe66\ufe6b]")
 BYTE_ORDER_MARK = "\ufeff"  # without it spreadsheets read UTF-8 as something else
 ABOUT_CELL = ("status", "reason", "calls", "reused")
 
@@ -116,17 +114,7 @@ def neutral(value: Json) -> Any:
         return str(value).lower()
     if not isinstance(value, str):
         return value
-    return f"'{value}" if _could_be_formula(value) else value
-
-
-def _could_be_formula(text: str) -> bool:
-    """Whether a text begins like a formula, also behind spaces and what can't be seen."""
-    return bool(FORMULA.match(text) or FORMULA.match(_bare(text)))
-
-
-def _bare(text: str) -> str:
-    start = next((place for place, char in enumerate(text) if not char.isspace() and not is_hidden(char)), len(text))
-    return text[start:]
+    return neutralized(value)
 
 
 # JSON ----------------------------------------------------------------------------------------------------------------

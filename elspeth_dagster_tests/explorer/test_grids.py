@@ -251,8 +251,9 @@ FORMULAS = [
     "\u200b=cmd|' /C calc'!A0",
     "\ufeff@x",
     '=HYPERLINK("http://elsewhere.example","x")',
+    "'quoted'",
 ]
-HARMLESS = ["a=b", "R1", "", "1-2", "'quoted'", "x@y.example", "ｅ＝mc", "two\nlines", 'with "quotes", and commas']
+HARMLESS = ["a=b", "R1", "", "1-2", "x@y.example", "ｅ＝mc", "two\nlines", 'with "quotes", and commas']
 
 
 def texted(place: int, text: str) -> DrawnRow:
