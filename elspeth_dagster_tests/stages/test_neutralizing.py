@@ -27,7 +27,7 @@ def test_what_could_be_a_formula_is_none(text: str) -> None:
     assert neutralized(text) == f"'{text}"
 
 
-@pytest.mark.parametrize("text", ["", "plain", "a=b", " =1", "41", "ä"])
+@pytest.mark.parametrize("text", ["", "plain", "a=b", "41", "ä"])
 def test_other_texts_stay_as_they_are(text: str) -> None:
     assert neutralized(text) == as_it_was(text) == text
 
