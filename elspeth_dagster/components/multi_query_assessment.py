@@ -1,23 +1,26 @@
-"""One assessment: a defs.yaml into four assets, the job that makes them, its schedule, and the sensor of its ends."""
+"""One assessment: a defs.yaml into four assets, the job that makes them, its schedule and its sensors."""
 
-from datetime import date, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.definitions.utils import is_valid_name
 from pydantic import BaseModel
 
 from elspeth_dagster.components.affording import budget_problems, deployment_settings
 from elspeth_dagster.components.declaring import Attributes, declared_spec
+from elspeth_dagster.components.emptying import inbox_sensor
 from elspeth_dagster.components.ending import run_ends_sensor
+from elspeth_dagster.components.partitioning import partitions_definition
 from elspeth_dagster.components.pointing import Place
 from elspeth_dagster.components.scaffolding import StarterScaffolder
 from elspeth_dagster.components.scheduling import assessment_schedule, schedule_problems
+from elspeth_dagster.components.watching import files_sensor
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.pricing import with_deployment_price
-from elspeth_dagster.core.spec import AssessmentSpec, PartitionsSpec, Problem
+from elspeth_dagster.core.spec import AssessmentSpec, Problem
 from elspeth_dagster.graphs import ASSETS, assessment_graph, verification_graph
 from elspeth_dagster.identity import RETRY_WHOLE, VERIFICATION
 from elspeth_dagster.stages.checking import check, named_files
@@ -40,10 +43,10 @@ KINDS = {
 class MultiQueryAssessment(dg.Component, dg.Resolvable, AssessmentSpec):
     """Asks an LLM case studies × criteria questions about every row of a source, and puts everything on record.
 
-    Makes the assets {name}/results, {name}/answers, {name}/failures and {name}/rejections, the job {name}_job, the
-    sensor {name}_run_ends and, where `schedule` is given, {name}_schedule; and {name}/verification with
-    {name}_verify_job, which asks some of the recorded questions again. Needs the resources `landscape`, `llm` and
-    `parquet_io_manager`, which `resources_from_env()` gives.
+    Makes the assets {name}/results, {name}/answers, {name}/failures and {name}/rejections, the job {name}_job, and the
+    sensor {name}_run_ends; where `schedule` is given {name}_schedule, where `sensor` is {name}_files or {name}_inbox;
+    and {name}/verification with {name}_verify_job, which asks some of the recorded questions again. Needs the resources
+    `landscape`, `llm` and `parquet_io_manager`, which `resources_from_env()` gives.
     """
 
     @classmethod
@@ -66,7 +69,7 @@ class MultiQueryAssessment(dg.Component, dg.Resolvable, AssessmentSpec):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The definitions of this assessment. Raises SpecError with everything that can be known not to work."""
         assessment = self._checked(context)
-        partitions = _partitions_definition(self.partitions)
+        partitions = partitions_definition(self.partitions)
         assets = _assets(assessment, str(context.project_root), partitions)
         job = dg.define_asset_job(
             f"{self.name}_job",
@@ -81,13 +84,22 @@ class MultiQueryAssessment(dg.Component, dg.Resolvable, AssessmentSpec):
             selection=dg.AssetSelection.assets(*verification.keys),
             tags=RETRY_WHOLE,
         )
+        sensors = [run_ends_sensor(self.name), *self._files_sensors(context.project_root, job, partitions)]
         schedules = [assessment_schedule(self.name, self.schedule, job, partitions)] if self.schedule else []
         return dg.Definitions(
             assets=[assets, verification],
             jobs=[job, verify_job],
             schedules=schedules,
-            sensors=[run_ends_sensor(self.name)],
+            sensors=sensors,
         )
+
+    def _files_sensors(
+        self, root: Path, job: UnresolvedAssetJobDefinition, partitions: dg.PartitionsDefinition | None
+    ) -> list[dg.SensorDefinition]:
+        if self.sensor is None:
+            return []
+        spec = AssessmentSpec(**dict(self))
+        return [files_sensor(spec, root, job, partitions) if spec.source.path else inbox_sensor(spec, root, job)]
 
     def _checked(self, context: dg.ComponentLoadContext) -> Assessment:
         deployment = deployment_settings()
@@ -118,17 +130,6 @@ def _content(path: Path) -> bytes | OSError:
         return path.read_bytes()
     except OSError as error:
         return error
-
-
-def _partitions_definition(spec: PartitionsSpec | None) -> dg.PartitionsDefinition | None:
-    if spec is None:
-        return None
-    if spec.daily is not None:
-        end = spec.until and (date.fromisoformat(spec.until) + timedelta(days=1)).isoformat()
-        return dg.DailyPartitionsDefinition(start_date=spec.daily, end_date=end)
-    if spec.static is not None:
-        return dg.StaticPartitionsDefinition(spec.static)
-    return dg.DynamicPartitionsDefinition(name=spec.dynamic)
 
 
 def _assets(
@@ -179,6 +180,8 @@ def code_version(assessment: Assessment) -> str:
     spec = declared.model_copy(
         update={
             "schedule": None,
+            "sensor": None,
+            "source": declared.source.model_copy(update={"missing": "fail"}),
             "rows_per_step": None,
             "budget": None,
             "llm": declared.llm.model_copy(update={"price": None}),
