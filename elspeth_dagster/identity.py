@@ -152,6 +152,8 @@ def partition(context: dg.OpExecutionContext) -> str | None:
     if context.has_partition_key:
         return str(context.partition_key)
     if RANGE_TAG in context.run.tags:
+        if len(keys := context.partition_keys) == 1:
+            return str(keys[0])
         raise SettingsError(
             "a run takes one partition, so that each has its own record, tables and numbers. Launch these partitions "
             "as a backfill, without 'single run': it makes a run for each."

@@ -143,7 +143,6 @@ def _assets(
         keys_by_output_name={output: dg.AssetKey([name, output]) for output in ASSETS},
         group_name=name,
         partitions_def=partitions,
-        backfill_policy=dg.BackfillPolicy.multi_run(1) if partitions else None,
         descriptions_by_output_name=DESCRIPTIONS,
         tags_by_output_name={output: {f"dagster/kind/{kind}": "" for kind in KINDS[output]} for output in ASSETS},
         code_versions_by_output_name=dict.fromkeys(ASSETS, code_version(assessment)),
@@ -162,7 +161,6 @@ def _verification(assessment: Assessment, partitions: dg.PartitionsDefinition | 
         keys_by_output_name={"verification": key},
         group_name=name,
         partitions_def=partitions,
-        backfill_policy=dg.BackfillPolicy.multi_run(1) if partitions else None,
         descriptions_by_output_name={
             "verification": "A row per field of each recorded answer that was asked again: what it was, what it is now."
         },
