@@ -21,7 +21,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -220,7 +219,9 @@ class DagsterDev:
         """The (asset, column) pairs that each column of the last materialization comes from; none where it has none."""
         entries = next(iter(self.materializations(asset)))["metadataEntries"]
         return {
-            column["columnName"]: {("/".join(dep["assetKey"]["path"]), dep["columnName"]) for dep in column["columnDeps"]}
+            column["columnName"]: {
+                ("/".join(dep["assetKey"]["path"]), dep["columnName"]) for dep in column["columnDeps"]
+            }
             for entry in entries
             if entry["__typename"] == "TableColumnLineageMetadataEntry"
             for column in entry["lineage"]

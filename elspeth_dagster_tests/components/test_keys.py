@@ -111,6 +111,7 @@ STAGES: dict[str, tuple[Observe, Change, Change]] = {
     "review": (results, {}, {"review": True}),
     "errors.row": (fate, {}, {"errors": {"row": "keep_partial"}}),
 }
+PAIRS: Change = {"multi": {"date": {"daily": "2026-01-01"}, "region": {"static": ["north", "south"]}}}
 DEFINITIONS: dict[str, Change] = {
     "name": {"name": "other"},
     "source.asset": {"source": {**ATTRIBUTES["source"], "path": None, "asset": "trial_upstream"}},
@@ -118,14 +119,26 @@ DEFINITIONS: dict[str, Change] = {
     "partitions.until": {"partitions": {"daily": "2026-01-01", "until": "2026-01-09"}},
     "partitions.static": {"partitions": {"static": ["north"]}},
     "partitions.dynamic": {"partitions": {"dynamic": "tenders"}},
+    "partitions.multi.daily": {"partitions": {"multi": PAIRS["multi"] | {"date": {"daily": "2026-01-02"}}}},
+    "partitions.multi.until": {
+        "partitions": {"multi": PAIRS["multi"] | {"date": {"daily": "2026-01-01", "until": "2026-01-09"}}}
+    },
+    "partitions.multi.static": {"partitions": {"multi": PAIRS["multi"] | {"region": {"static": ["north"]}}}},
+    "partitions.multi.dynamic": {"partitions": {"multi": PAIRS["multi"] | {"region": {"dynamic": "regions"}}}},
     "schedule": {"schedule": "0 7 * * *"},
+    "sensor.every_seconds": {"sensor": {"every_seconds": 5}},
 }
+IN_TICKS = {
+    *("sensor.settled_seconds", "sensor.marker", "sensor.changed"),
+    *("source.inbox", "sensor.files", "sensor.max_age_seconds"),
+}
+"""What a tick of a sensor shows: test_watching and test_emptying."""
 IN_RUNS = {
-    *("source.path", "errors.repair", "errors.retry_seconds", "errors.on_unknown"),
+    *("source.path", "source.missing", "errors.repair", "errors.retry_seconds", "errors.on_unknown"),
     *("errors.max_failures", "budget.max_cost_usd", "budget.max_calls"),
     *("llm.price.input_mtok", "llm.price.output_mtok", "llm.price.cache_read_mtok", "llm.price.requests_kcount"),
 }
-"""What only a run can show: test_sources, test_replies, test_reuse, test_failing_early and test_budgets in walk."""
+"""What only a run can show, in walk: sources, partitions, replies, reuse, failing_early and budgets."""
 
 
 def leaves() -> set[str]:
@@ -137,7 +150,7 @@ def leaves() -> set[str]:
 
 
 def test_no_key_is_left_out() -> None:
-    assert leaves() == {*STAGES, *DEFINITIONS, *IN_RUNS}
+    assert leaves() == {*STAGES, *DEFINITIONS, *IN_TICKS, *IN_RUNS}
 
 
 @pytest.mark.parametrize("key", STAGES)
@@ -157,7 +170,7 @@ def trial_upstream() -> pd.DataFrame: ...
 
 
 def observed(project: Project, **changes: Any) -> object:
-    """What Dagster sees of an assessment: assets, what they stand on, partitions, schedules."""
+    """What Dagster sees of an assessment: assets, what they stand on, partitions, schedules, sensors."""
     source = {**ATTRIBUTES["source"], "path": "data/{partition}.csv" if "partitions" in changes else "data/rows.csv"}
     project.declare(**{"source": source, **changes})
     (project.folder / "trial" / "defs" / "upstream.py").write_text(UPSTREAM)
@@ -165,12 +178,15 @@ def observed(project: Project, **changes: Any) -> object:
     graph = definitions.resolve_asset_graph()
     assets = {key: (graph.get(key).parent_keys, graph.get(key).partitions_def) for key in graph.get_all_asset_keys()}
     schedules = {schedule.name: schedule.cron_schedule for schedule in definitions.get_repository_def().schedule_defs}
-    return assets, schedules
+    sensors = {sensor.name: sensor.minimum_interval_seconds for sensor in definitions.get_repository_def().sensor_defs}
+    return assets, schedules, sensors
 
 
 @pytest.mark.parametrize("key", DEFINITIONS)
 def test_a_key_changes_what_dagster_sees(project: Project, key: str) -> None:
-    before = {"partitions": {"daily": "2026-01-01"}} if key.startswith("partitions") else {"schedule": "0 6 * * *"}
+    before: Change = {"schedule": "0 6 * * *", "sensor": {} if key.startswith("sensor") else None}
+    if key.startswith("partitions"):
+        before = {"partitions": PAIRS if "multi" in key else {"daily": "2026-01-01"}}
     after = {**before, **DEFINITIONS[key]}
     folder = project.folder / "trial" / "defs" / "trial"
     first = observed(project, **before)

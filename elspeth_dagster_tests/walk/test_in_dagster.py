@@ -57,6 +57,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, server: FaultServer) -> Pr
     made.declare("days", source=source("data/days/{partition}.csv"), partitions=days)
     pairs = {"multi": {"date": days, "region": {"static": ["north", "south"]}}}
     made.declare("pairs", source=source("data/pairs/{date}_{region}.csv", missing="skip"), partitions=pairs)
+    made.declare("twice", source=source("data/twice/{partition}.csv"), partitions={"static": ["north"]})
     made.declare("stopped", source=source("data/stopped/{partition}.csv"), partitions={"static": ["north"]})
     watching = {"settled_seconds": 1, "every_seconds": 1}
     made.declare("sites", source=source("data/sites/{partition}.csv"), partitions={"dynamic": "sites"}, sensor=watching)
@@ -69,9 +70,15 @@ def project(tmp_path_factory: pytest.TempPathFactory, server: FaultServer) -> Pr
     for day in DAYS:
         made.write_rows(rows_of_texts(10), f"data/days/{day}.csv")
     made.write_rows(rows_of_texts(1), f"data/pairs/{DAYS[0]}_south.csv")
+    made.write_rows(rows_of_texts(3, start=20), "data/twice/north.csv")
     for assessment in ("sites", "letters", "stopped"):
         (folder / "data" / assessment).mkdir()
     return made
+
+
+def tables(assessment: str) -> list[str]:
+    """The assets that a person selects for a backfill."""
+    return [f"{assessment}/{name}" for name in ASSETS]
 
 
 class Story:
@@ -79,8 +86,9 @@ class Story:
 
     def __init__(self, dev: DagsterDev) -> None:
         self.dev = dev
-        self.days = dev.backfill([f"days/{name}" for name in ASSETS], DAYS)
-        self.pairs = dev.backfill([f"pairs/{name}" for name in ASSETS], [f"{DAYS[0]}|south", f"{DAYS[0]}|north"])
+        self.twice = [dev.backfill(tables("twice"), ["north"]) for _ in range(2)]
+        self.days = dev.backfill(tables("days"), DAYS)
+        self.pairs = dev.backfill(tables("pairs"), [f"{DAYS[0]}|south", f"{DAYS[0]}|north"])
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +102,7 @@ def calls_of(project: Project, run: str) -> int:
     return int(project.fact(query, run=run))
 
 
-def test_a_run_that_is_stopped_and_executed_again_goes_on(
-    story: Story, project: Project, server: FaultServer
-) -> None:
+def test_a_run_that_is_stopped_and_executed_again_goes_on(story: Story, project: Project, server: FaultServer) -> None:
     dev = story.dev
     project.write_rows([*rows_of_texts(2, start=70), *rows_of_texts(1, start=99)], "data/stopped/north.csv")
     server.configure(record=True, rules=[{"act": "hang", "contains": "row 99", "times": 1}])
@@ -136,15 +142,42 @@ def test_the_files_of_an_inbox_are_assessed_as_one_partition(story: Story, proje
 def test_a_backfill_makes_a_run_for_each_partition_within_limits_and_its_numbers_plot(
     story: Story, project: Project, server: FaultServer
 ) -> None:
-    dev = story.dev
-    assert dev.backfilled(story.days) == ("COMPLETED_SUCCESS", dict.fromkeys(DAYS, "SUCCESS"))
-    numbers = dev.numbers("days/results")
-    assert sorted(str(day) for day in numbers) == DAYS
-    for told in numbers.values():
-        assert (told["rows"], told["calls"], told["assessed"], told["failed"]) == (10, 40, 10, 0)
-        assert told["cost_usd"] > 0 and told["prompt_tokens"] > 0
-    assert dev.partitions("days/answers") == {"materialized": 4, "failed": 0, "all": 4}
+    assert story.dev.backfilled(story.days) == ("COMPLETED_SUCCESS", dict.fromkeys(DAYS, "SUCCESS"))
+    assert_plotted(story.dev, DAYS, rows=10)
     assert_paced([request["at"] for request in server.stats()["requests"]], PER_MINUTE)
+
+
+def assert_plotted(dev: DagsterDev, days: list[str], rows: int) -> None:
+    """The plots have a point for each day, and every row of it is there."""
+    numbers = dev.numbers("days/results")
+    assert sorted(str(day) for day in numbers) == days
+    for told in numbers.values():
+        assert (told["rows"], told["calls"], told["assessed"], told["failed"]) == (rows, 4 * rows, rows, 0)
+        assert told["cost_usd"] > 0 and told["prompt_tokens"] > 0
+    assert dev.partitions("days/answers") == {"materialized": len(days), "failed": 0, "all": len(days)}
+
+
+def test_two_backfills_of_a_partition_at_once_are_two_runs_and_each_row_has_one_outcome_in_each(
+    story: Story, project: Project
+) -> None:
+    dev = story.dev
+    ended = [dev.backfilled(backfill)[1]["north"] for backfill in story.twice]
+    runs = {run["runId"]: run["status"] for run in dev.runs(dagster__partition="north") if is_of(run, story.twice)}
+    assert len(runs) == 2 and sorted(runs.values()) == sorted(ended) and "SUCCESS" in ended
+    assert all("took over" in dev.failure(run) for run, status in runs.items() if status == "FAILURE")
+    outcomes = project.facts(
+        "SELECT t.run_id, count(DISTINCT t.token_id) AS rows, count(o.token_id) AS outcomes FROM tokens t "
+        "LEFT JOIN token_outcomes o USING (token_id) WHERE t.kind = 'row' AND t.run_id IN (:first, :second) "
+        "GROUP BY t.run_id",
+        first=min(runs),
+        second=max(runs),
+    )
+    assert [(each["rows"], each["outcomes"]) for each in outcomes] == [(3, 3), (3, 3)]
+    assert dev.numbers("twice/results")["north"]["rows"] == 3
+
+
+def is_of(run: dict[str, Any], backfills: list[str]) -> bool:
+    return run["tags"].get("dagster/backfill") in backfills
 
 
 def test_a_backfill_over_a_partition_without_a_file_comes_to_an_end_and_leaves_it_missing(story: Story) -> None:
@@ -155,3 +188,24 @@ def test_a_backfill_over_a_partition_without_a_file_comes_to_an_end_and_leaves_i
     assert set(dev.numbers("pairs/results")) == {f"{DAYS[0]}|south"}
     assert dev.partitions("pairs/results") == {"materialized": 1, "failed": 0, "all": 8}
 
+
+@pytest.mark.skipif("ELSPETH_SOAK" not in os.environ, reason="some minutes; `make soak` runs it")
+def test_a_month_of_a_hundred_rows_a_day_ends_complete_and_within_limits(tmp_path: Path, server: FaultServer) -> None:
+    days = [f"2026-01-{day:02}" for day in range(1, 31)]
+    server.configure(record=True, latency_ms=[20, 200], shares={"429": 0.02, "503": 0.02})
+    server.reset()
+    folder = tmp_path / "project"
+    project = Project(folder, f"sqlite:///{folder}/landscape.sqlite", server.base_url)
+    project.env["ELSPETH_REQUESTS_PER_MINUTE"] = "6000"
+    partitions = {"daily": days[0], "until": days[-1]}
+    project.declare("days", source=source("data/days/{partition}.csv"), partitions=partitions)
+    for number, day in enumerate(days):
+        project.write_rows(rows_of_texts(100, start=1000 * number), f"data/days/{day}.csv")
+    with DagsterDev(project, impatient=False) as dev:
+        backfill = dev.backfill(tables("days"), days)
+        assert dev.backfilled(backfill, 1800) == ("COMPLETED_SUCCESS", dict.fromkeys(days, "SUCCESS"))
+        numbers = dev.numbers("days/results")
+        assert sorted(str(day) for day in numbers) == days
+        assert {told["rows"] for told in numbers.values()} == {told["assessed"] for told in numbers.values()} == {100}
+        assert sum(told["calls"] for told in numbers.values()) == server.stats()["received"] >= 12_000
+    assert_paced([request["at"] for request in server.stats()["requests"]], 6000)
