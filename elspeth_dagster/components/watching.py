@@ -98,8 +98,16 @@ class Watch:
         values = values_in(self._path, name, self._known)
         if values is None or self._spec.partitions is None:
             return None
-        key = values.get(PARTITION) or BETWEEN_DIMENSIONS.join(values[name] for name in sorted(values))
-        return key if self._is_partition(key) else None
+        key = values.get(PARTITION) or BETWEEN_DIMENSIONS.join(values[place] for place in sorted(values))
+        return key if self._is_partition(key) and self._name_of(key) == name else None
+
+    def _name_of(self, key: str) -> str:
+        """The file that a run of a partition would read."""
+        assert self._spec.partitions is not None
+        name = self._path
+        for place, value in self._spec.partitions.values_of(key).items():
+            name = name.replace(f"{{{place}}}", value)
+        return name
 
     def _is_partition(self, key: str) -> bool:
         if isinstance(self._partitions, dg.MultiPartitionsDefinition):

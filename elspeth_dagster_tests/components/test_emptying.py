@@ -78,7 +78,7 @@ def test_when_enough_files_have_come_they_are_a_partition_and_the_rest_follows_w
     assert inbox.tick() == [] and inbox.told == "1 complete files wait, 0 are still being written."
     assert inbox.tick(after=539) == []
     assert inbox.tick() == [["c.csv"]] and inbox.keys[0].startswith("000002_")
-    assert inbox.tick(after=10_000) == []
+    assert inbox.tick(after=10_000) == [] and inbox.told == "0 complete files wait, 0 are still being written."
 
 
 def test_a_file_that_lies_in_the_inbox_for_ever_is_taken_once_also_after_the_cursor_was_lost(inbox: Inbox) -> None:
@@ -115,6 +115,7 @@ def test_with_a_marker_files_wait_for_that_and_markers_are_no_files(inbox: Inbox
     inbox.declare(files=1, max_age_seconds=600, marker=".done.csv")
     inbox.bring("a.csv", "b.csv", "b.csv.done.csv")
     assert inbox.tick() == [["b.csv"]]
+    assert inbox.tick() == [] and inbox.told == "0 complete files wait, 1 are still being written."
 
 
 def test_other_files_stay_where_they_are(inbox: Inbox) -> None:

@@ -130,6 +130,13 @@ def test_of_two_dimensions_the_values_of_a_dynamic_one_are_added(watched: Watche
     assert watched.settled() == ["2026-01-05|mill"] and watched.added == ["mill"]
 
 
+def test_a_file_that_its_partition_would_not_read_is_left(watched: Watched) -> None:
+    watched.declare(PAIRS, "data/{region}/{partition}.csv")
+    watched.write("north/2026-01-05|south_east.csv")
+    watched.write("north/2026-01-06|north.csv")
+    assert watched.settled() == ["2026-01-06|north"]
+
+
 def test_without_partitions_the_one_file_is_asked_for(watched: Watched) -> None:
     watched.declare(None, "data/rows.csv")
     watched.write("rows.csv")
