@@ -43,6 +43,8 @@ if "dagster._daemon" in sys.orig_argv:
     sensor.MIN_INTERVAL_LOOP_TIME = 1
 """
 """Dagster's daemon looks after backfills every 30 seconds, and offers no setting for that."""
+PATIENCE = 300
+"""How many seconds anything is waited for: on a busy machine a run takes long to begin."""
 OVER = ("SUCCESS", "FAILURE", "CANCELED")
 REPOSITORY = "__repository__"
 
@@ -111,7 +113,7 @@ class DagsterDev:
         assert "errors" not in answer, answer["errors"]
         return dict(answer["data"])
 
-    def wait_for(self, look: Callable[[], T | None], seconds: float = 90) -> T:
+    def wait_for(self, look: Callable[[], T | None], seconds: float = PATIENCE) -> T:
         """The first answer of `look` that is something."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -146,7 +148,7 @@ class DagsterDev:
         assert launched["__typename"] == "LaunchBackfillSuccess", launched
         return str(launched["backfillId"])
 
-    def backfilled(self, backfill: str, seconds: float = 90) -> tuple[str, dict[str, str]]:
+    def backfilled(self, backfill: str, seconds: float = PATIENCE) -> tuple[str, dict[str, str]]:
         """How a backfill ended, and how each of its runs did, by partition."""
 
         def look() -> tuple[str, dict[str, str]] | None:
@@ -171,7 +173,7 @@ class DagsterDev:
         """How it stands with a run."""
         return str(self.ask(STATUS, id=run)["runOrError"]["status"])
 
-    def finished(self, run: str, seconds: float = 90) -> str:
+    def finished(self, run: str, seconds: float = PATIENCE) -> str:
         """How a run ended."""
         return self.wait_for(lambda: status if (status := self.status(run)) in OVER else None, seconds)
 
