@@ -181,8 +181,8 @@ def is_of(run: dict[str, Any], backfills: list[str]) -> bool:
 
 def test_a_backfill_over_a_partition_without_a_file_comes_to_an_end_and_leaves_it_missing(story: Story) -> None:
     dev = story.dev
-    status, runs = dev.backfilled(story.pairs)
-    assert (status, runs) == ("COMPLETED_SUCCESS", {f"{DAYS[0]}|north": "SUCCESS"})
+    # Dagster calls a backfill failed that didn't materialize all of its partitions, though its runs succeeded.
+    assert dev.backfilled(story.pairs) == ("COMPLETED_FAILED", {f"{DAYS[0]}|north": "SUCCESS"})
     assert dev.numbers("pairs/results") == {}
     assert dev.partitions("pairs/results") == {"materialized": 0, "failed": 0, "all": 8}
 
