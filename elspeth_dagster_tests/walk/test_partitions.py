@@ -43,18 +43,18 @@ def admitted(project: Project) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", ["data/{date}/{region}.csv", "data/{partition}.csv"])
 def test_of_two_dimensions_each_pair_is_a_partition_with_a_file_a_table_and_a_record(
-    project: Project, path: str
+    sqlite_project: Project, path: str
 ) -> None:
-    project.declare(source=source(path=path), partitions=BY_DATE_AND_REGION)
+    sqlite_project.declare(source=source(path=path), partitions=BY_DATE_AND_REGION)
     key = "2026-01-02|south"
-    project.write_rows(rows_of_texts(2), "data/2026-01-02/south.csv" if "date" in path else f"data/{key}.csv")
-    result = project.run(partition=key)
+    sqlite_project.write_rows(rows_of_texts(2), "data/2026-01-02/south.csv" if "date" in path else f"data/{key}.csv")
+    result = sqlite_project.run(partition=key)
     assert result.success
     assert {event.partition for event in events(result, "ASSET_MATERIALIZATION")} == {key}
-    assert list(project.table("results", partition="2026-01-02/south")["id"]) == ["R0", "R1"]
-    assert project.facts("SELECT DISTINCT partition_keys FROM runs") == [{"partition_keys": json.dumps([key])}]
-    assert project.facts("SELECT DISTINCT partition_key FROM rows") == [{"partition_key": key}]
-    assert project.facts("SELECT DISTINCT partition_key FROM artifacts") == [{"partition_key": key}]
+    assert list(sqlite_project.table("results", partition="2026-01-02/south")["id"]) == ["R0", "R1"]
+    assert sqlite_project.facts("SELECT DISTINCT partition_keys FROM runs") == [{"partition_keys": json.dumps([key])}]
+    assert sqlite_project.facts("SELECT DISTINCT partition_key FROM rows") == [{"partition_key": key}]
+    assert sqlite_project.facts("SELECT DISTINCT partition_key FROM artifacts") == [{"partition_key": key}]
 
 
 def test_a_run_of_one_region_takes_nothing_over_from_another_of_the_same_day(sqlite_project: Project) -> None:
@@ -111,11 +111,24 @@ def test_a_run_of_several_partitions_at_once_is_refused_before_anything_is_read(
     sqlite_project: Project, server: FaultServer
 ) -> None:
     sqlite_project.declare(source=source(), partitions={"static": ["north", "south"]})
-    tags = {"dagster/asset_partition_range_start": "north", "dagster/asset_partition_range_end": "south"}
-    with sqlite_project.in_env(), dg.DagsterInstance.get() as instance:
-        job = load_definitions(sqlite_project.folder).resolve_job_def("trial_job")
-        result = job.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+    result = run_of_range(sqlite_project, "north", "south")
     assert "a run takes one partition" in failure(result) and server.stats()["received"] == 0
+
+
+def test_a_range_of_one_partition_is_that_partition(sqlite_project: Project) -> None:
+    sqlite_project.declare(source=source(), partitions={"static": ["north", "south"]})
+    sqlite_project.write_rows(rows_of_texts(1), "data/south.csv")
+    assert run_of_range(sqlite_project, "south", "south").success
+    assert sqlite_project.facts("SELECT partition_keys FROM runs") == [{"partition_keys": '["south"]'}]
+    assert len(sqlite_project.table("results", partition="south")) == 1
+
+
+def run_of_range(project: Project, first: str, last: str) -> dg.ExecuteInProcessResult:
+    """A run of several partitions at once, as 'single run' launches it."""
+    tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+    with project.in_env(), dg.DagsterInstance.get() as instance:
+        job = load_definitions(project.folder).resolve_job_def("trial_job")
+        return job.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
 
 
 def take(project: Project, *names: str, partition: str = "000001") -> None:
