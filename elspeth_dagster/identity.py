@@ -31,6 +31,7 @@ WALK = {
 }
 RETRY_TAG = "dagster/retry_number"
 RETRY_WHOLE = {"dagster/retry_strategy": "FROM_ASSET_FAILURE"}
+RANGE_TAG = "dagster/asset_partition_range_start"
 VERIFICATION = "_verification"
 """How the name of an assessment's other walk ends, which verifies what the first one recorded."""
 VERIFYING = {"verify_answers": Determinism.EXTERNAL_CALL}
@@ -146,9 +147,24 @@ def _run(context: dg.OpExecutionContext, config_ref: str, launch: Launch) -> Run
     )
 
 
+def partition(context: dg.OpExecutionContext) -> str | None:
+    """The partition of this run; None without partitions. Raises SettingsError for a run of several at once."""
+    if context.has_partition_key:
+        return str(context.partition_key)
+    if RANGE_TAG in context.run.tags:
+        if len(keys := context.partition_keys) == 1:
+            return str(keys[0])
+        raise SettingsError(
+            "a run takes one partition, so that each has its own record, tables and numbers. Launch these partitions "
+            "as a backfill, without 'single run': it makes a run for each."
+        )
+    return None
+
+
 def partition_keys(context: dg.OpExecutionContext) -> str:
     """The partition of this run, as the record keeps it."""
-    return json.dumps([context.partition_key] if context.has_partition_key else [])
+    key = partition(context)
+    return json.dumps([] if key is None else [key])
 
 
 def _walks(context: dg.OpExecutionContext, *last_ops: str) -> list[str]:

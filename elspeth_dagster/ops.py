@@ -36,6 +36,7 @@ from elspeth_dagster.identity import (
     execution,
     launch_of,
     node_id,
+    partition,
     partition_keys,
 )
 from elspeth_dagster.landscape import answers, batches, experience, rows, runs, states
@@ -56,10 +57,10 @@ from elspeth_dagster.reporting import (
 )
 from elspeth_dagster.resources.frames import FRAME
 from elspeth_dagster.resources.llm import LLMResource
-from elspeth_dagster.resources.source import open_source
 from elspeth_dagster.running import run
+from elspeth_dagster.sourcing import Slice
 from elspeth_dagster.stages.querying import questions
-from elspeth_dagster.stages.reading import Record, Rejection, read_frame, read_records
+from elspeth_dagster.stages.reading import Record, Rejection, read_frame
 from elspeth_dagster.verifying import Verification
 
 Reference = dict[str, Any]
@@ -90,6 +91,10 @@ ASSESSMENT_CONFIG = {
     "project_root": dg.Field(str, description="The folder at which relative source paths start."),
 }
 ASKED_BY = {"asked_by": dg.In(dg.Nothing, description="Templates, criteria, lookup and source: they bring no data.")}
+NOTHING_MADE = (
+    "Nothing was materialized, since the source's file is not there: the partition stays missing, and tables of an "
+    "earlier run stay as they are. Launch it again when the file has come."
+)
 SLICE = dg.Out(dict, description="A reference to the admitted slice: its run, assessment and counts.")
 
 
@@ -102,14 +107,16 @@ SLICE = dg.Out(dict, description="A reference to the admitted slice: its run, as
     "and its raw text; nothing is dropped. Puts the run and its configuration on record first.",
 )
 def admit_rows(context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape]) -> Reference:
-    assessment, partition = _assessment_to_admit(context), _partition(context)
-    source, root = assessment.spec.source, Path(context.op_config["project_root"])
+    assessment, root = _assessment_to_admit(context), Path(context.op_config["project_root"])
     with _plain_errors(context, landscape), _admitting(context, landscape, assessment) as (launch, counts):
-        with open_source(source.path or "", root, partition) as (stream, name):
-            admitted = _admit(context, landscape, read_records(stream, name, source))
-        counts.update(**admitted, source=name, sha256=stream.sha256, size=stream.size)
-        tell_versions(context, source_version(assessment, stream.sha256), partition)
-    return _reference(context, **admitted, sha256=stream.sha256, launch=launch._asdict())
+        slice_ = Slice(landscape, assessment.spec, root, partition(context))
+        admitted = _admit(context, landscape, slice_.records())
+        counts.update(**admitted, **slice_.facts())
+        tell_versions(context, source_version(assessment, slice_.version), partition(context))
+    for missing in slice_.missing:
+        context.log.warning(f"{missing} Skipped, since source.missing is skip.")
+    facts = {"sha256": slice_.version, "is_missing": slice_.is_missing}
+    return _reference(context, **admitted, **facts, launch=launch._asdict())
 
 
 @dg.op(
@@ -153,7 +160,9 @@ def aggregate_rows(
     for key in keys:
         shard = _reference(context, shard=key, rows=admitted["rows"], launch=launch)
         yield dg.DynamicOutput(shard, mapping_key=key, output_name="shards")
-    yield dg.Output(_reference(context, shards=keys, **_counts(admitted), launch=launch), "manifest")
+    is_missing = admitted.get("is_missing", False)
+    manifest = _reference(context, shards=keys, **_counts(admitted), launch=launch, is_missing=is_missing)
+    yield dg.Output(manifest, "manifest")
 
 
 @dg.op(
@@ -182,12 +191,17 @@ def ask_batches(
     return _reference(context, shard=shard["shard"], **asdict(asked), **held_back(pace))
 
 
+def _table_out(description: str) -> dg.Out:
+    """A table that stays as it is where the source's file is missing and may be."""
+    return dg.Out(io_manager_key="parquet_io_manager", is_required=False, description=description)
+
+
 @dg.op(
     out={
-        "results": dg.Out(io_manager_key="parquet_io_manager", description="A row per row that has a result."),
-        "answers": dg.Out(io_manager_key="parquet_io_manager", description="A row per row and question."),
-        "failures": dg.Out(io_manager_key="parquet_io_manager", description="A row per row without all its answers."),
-        "rejections": dg.Out(io_manager_key="parquet_io_manager", description="A row per record that is no row."),
+        "results": _table_out("A row per row that has a result."),
+        "answers": _table_out("A row per row and question."),
+        "failures": _table_out("A row per row without all its answers."),
+        "rejections": _table_out("A row per record that is no row."),
     },
     description="Reads the answers back from the record in source order, gives every row its one outcome, and writes "
     "the four assets. Fails when a shard is missing or a question has no answer on record.",
@@ -204,7 +218,7 @@ def collect_results(
         assessment = _assessment_on_record(context, landscape)
         slice_token = _slice_token(context, landscape)
         tell_versions(context, ingredient_versions(assessment))
-        tell_versions(context, source_version(assessment, manifest["sha256"]), _partition(context))
+        tell_versions(context, source_version(assessment, manifest["sha256"]), partition(context))
         with states.held(landscape, execution(context), slice_token) as (state, counts):
             collector = Collector(landscape, assessment, context.run_id, state)
             counts.update(collector.decide_outcomes())
@@ -214,10 +228,12 @@ def collect_results(
             for line in failure_lines(landscape, context.run_id, assessment.spec.name):
                 context.log.warning(line)
             link = explorer_link(landscape, context.run_id)
-            for name in ("results", "answers", "failures", "rejections"):
+            for name in () if manifest["is_missing"] else ("results", "answers", "failures", "rejections"):
                 yield dg.Output(getattr(collector, name)(), name, metadata={**facts[name], **link})
             collector.complete(slice_token)
         runs.end_if_all_collected(landscape, context.run_id)
+    if manifest["is_missing"]:
+        context.log.warning(NOTHING_MADE)
 
 
 @dg.op(
@@ -303,10 +319,6 @@ def _reference(context: dg.OpExecutionContext, **facts: object) -> Reference:
 
 def _counts(reference: Reference) -> Reference:
     return {name: reference[name] for name in ("rows", "rejected", "sha256")}
-
-
-def _partition(context: dg.OpExecutionContext) -> str | None:
-    return context.partition_key if context.has_partition_key else None
 
 
 @contextmanager
@@ -402,7 +414,7 @@ def _run_to_repeat(
 def _admit(context: dg.OpExecutionContext, landscape: Landscape, read: Iterable[Record | Rejection]) -> dict[str, int]:
     name = assessment_name(context)
     here = node_id(name, "admit_rows")
-    admitted, rejected = admit(landscape, context.run_id, name, here, _partition(context), read)
+    admitted, rejected = admit(landscape, context.run_id, name, here, partition(context), read)
     context.log.info(f"{admitted + rejected} records read: {admitted} rows admitted, {rejected} rejected")
     return {"rows": admitted, "rejected": rejected}
 

@@ -88,18 +88,20 @@ def code_references(assessment: Assessment, folder: Path) -> Mapping[str, Any]:
 
 def source_asset(
     assessment: Assessment, project_root: Path, partitions: dg.PartitionsDefinition | None
-) -> list[dg.SourceAsset]:
+) -> list[dg.SourceAsset | dg.AssetSpec]:
     """The file that the rows are read from, with a version per partition, if it is no upstream asset."""
     source, name = assessment.spec.source, assessment.spec.name
+    if source.inbox is not None:
+        return [_inbox(assessment, source.inbox, partitions)]
     if source.path is None:
         return []
-    path = source.path
+    path, values_of = source.path, assessment.spec.partitions.values_of if assessment.spec.partitions else None
 
     def observe(context: dg.OpExecutionContext) -> dg.DataVersion | dg.DataVersionsByPartition:
         if partitions is None:
-            return dg.DataVersion(_hash(path, project_root, None))
+            return dg.DataVersion(_hash(path, project_root, None, {}))
         keys = partitions.get_partition_keys(dynamic_partitions_store=context.instance)
-        return dg.DataVersionsByPartition(dict(_hashes(path, project_root, keys)))
+        return dg.DataVersionsByPartition(dict(_hashes(path, project_root, keys, values_of)))
 
     columns = [dg.TableColumn(column, SOURCE_KINDS[kind]) for column, kind in source.columns.items()]
     observed = dg.observable_source_asset(
@@ -113,16 +115,33 @@ def source_asset(
     return [observed(observe)]
 
 
-def _hashes(path: str, root: Path, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _inbox(assessment: Assessment, inbox: str, partitions: dg.PartitionsDefinition | None) -> dg.AssetSpec:
+    """The files of an inbox: each run tells which version it read, nothing else looks."""
+    source, name = assessment.spec.source, assessment.spec.name
+    columns = [dg.TableColumn(column, SOURCE_KINDS[kind]) for column, kind in source.columns.items()]
+    return dg.AssetSpec(
+        [name, SOURCE],
+        description=f"`{inbox}`: the files that the sensor {name}_inbox took into each partition.",
+        group_name=name,
+        partitions_def=partitions,
+        kinds={source.effective_format},
+        metadata={"dagster/column_schema": dg.TableSchema(columns), "inbox": inbox},
+    )
+
+
+ValuesOf = Callable[[str], Mapping[str, str]]
+
+
+def _hashes(path: str, root: Path, keys: Sequence[str], values_of: ValuesOf | None) -> Iterator[tuple[str, str]]:
     for key in keys:
         try:
-            yield key, _hash(path, root, key)
+            yield key, _hash(path, root, key, values_of(key) if values_of else {})
         except SourceError:  # there is none yet
             continue
 
 
-def _hash(path: str, root: Path, partition: str | None) -> str:
-    with open_source(path, root, partition) as (stream, _):
+def _hash(path: str, root: Path, partition: str | None, values: Mapping[str, str]) -> str:
+    with open_source(path, root, partition, values) as (stream, _):
         while stream.read(READ_AT_ONCE):
             pass
         return stream.sha256

@@ -1,12 +1,12 @@
-"""One assessment: a defs.yaml into four assets, the job that makes them, its schedule, and the sensor of its ends."""
+"""One assessment: a defs.yaml into four assets, the job that makes them, its schedule and its sensors."""
 
 from collections.abc import Callable
-from datetime import date, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.definitions.utils import is_valid_name
 from pydantic import BaseModel
 
@@ -14,15 +14,18 @@ from elspeth_dagster.components.affording import budget_problems, deployment_set
 from elspeth_dagster.components.asset_checks import results_checks
 from elspeth_dagster.components.automating import automation_problems
 from elspeth_dagster.components.declaring import Attributes, declared_spec
+from elspeth_dagster.components.emptying import inbox_sensor
 from elspeth_dagster.components.ending import run_ends_sensor
 from elspeth_dagster.components.ingredients import edits_sensor, ingredient_assets, source_asset
+from elspeth_dagster.components.partitioning import partitions_definition
 from elspeth_dagster.components.pointing import Place
 from elspeth_dagster.components.presenting import assessment_assets
 from elspeth_dagster.components.scaffolding import StarterScaffolder
 from elspeth_dagster.components.scheduling import assessment_schedule, schedule_problems
+from elspeth_dagster.components.watching import files_sensor
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.pricing import with_deployment_price
-from elspeth_dagster.core.spec import AssessmentSpec, ChecksSpec, PartitionsSpec, Problem
+from elspeth_dagster.core.spec import AssessmentSpec, ChecksSpec, Problem
 from elspeth_dagster.graphs import verification_graph
 from elspeth_dagster.identity import RETRY_WHOLE, VERIFICATION
 from elspeth_dagster.stages.checking import check, named_files
@@ -34,10 +37,10 @@ class MultiQueryAssessment(dg.Component, dg.Resolvable, AssessmentSpec):
     """Asks an LLM case studies × criteria questions about every row of a source, and puts everything on record.
 
     Makes the assets {name}/results, {name}/answers, {name}/failures and {name}/rejections with their checks, the job
-    {name}_job, the sensors {name}_run_ends and {name}_edits and, where `schedule` is given, {name}_schedule; and
-    {name}/verification with {name}_verify_job, which asks some of the recorded questions again. What it reads and asks
-    by is observed as {name}/source, {name}/criteria and {name}/files/…. Needs the resources `landscape`, `llm` and
-    `parquet_io_manager`, which `resources_from_env()` gives.
+    {name}_job, the sensors {name}_run_ends and {name}_edits; where `schedule` is given {name}_schedule, where `sensor`
+    is {name}_files or {name}_inbox; and {name}/verification with {name}_verify_job, which asks some of the recorded
+    questions again. What it reads and asks by is observed as {name}/source, {name}/criteria and {name}/files/…. Needs
+    the resources `landscape`, `llm` and `parquet_io_manager`, which `resources_from_env()` gives.
     """
 
     @classmethod
@@ -60,7 +63,7 @@ class MultiQueryAssessment(dg.Component, dg.Resolvable, AssessmentSpec):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The definitions of this assessment. Raises SpecError with everything that can be known not to work."""
         assessment = self._checked(context)
-        partitions = _partitions_definition(self.partitions)
+        partitions = partitions_definition(self.partitions)
         folder, root = _folder(context), Path(context.project_root)
         reread = self._reread(folder, assessment)
         asked_by = ingredient_assets(assessment, folder, reread)
@@ -78,14 +81,23 @@ class MultiQueryAssessment(dg.Component, dg.Resolvable, AssessmentSpec):
             selection=dg.AssetSelection.assets(*verification.keys),
             tags=RETRY_WHOLE,
         )
+        sensors = [run_ends_sensor(self.name), *self._files_sensors(context.project_root, job, partitions)]
         schedules = [assessment_schedule(self.name, self.schedule, job, partitions)] if self.schedule else []
         return dg.Definitions(
             assets=[assets, verification, asked_by, *source_asset(assessment, root, partitions)],
             asset_checks=[results_checks(assessment, partitions)],
             jobs=[job, verify_job],
             schedules=schedules,
-            sensors=[run_ends_sensor(self.name), edits_sensor(self.name, reread)],
+            sensors=[*sensors, edits_sensor(self.name, reread)],
         )
+
+    def _files_sensors(
+        self, root: Path, job: UnresolvedAssetJobDefinition, partitions: dg.PartitionsDefinition | None
+    ) -> list[dg.SensorDefinition]:
+        if self.sensor is None:
+            return []
+        spec = AssessmentSpec(**dict(self))
+        return [files_sensor(spec, root, job, partitions) if spec.source.path else inbox_sensor(spec, root, job)]
 
     def _checked(self, context: dg.ComponentLoadContext) -> Assessment:
         deployment = deployment_settings()
@@ -139,17 +151,6 @@ def _content(path: Path) -> bytes | OSError:
         return error
 
 
-def _partitions_definition(spec: PartitionsSpec | None) -> dg.PartitionsDefinition | None:
-    if spec is None:
-        return None
-    if spec.daily is not None:
-        end = spec.until and (date.fromisoformat(spec.until) + timedelta(days=1)).isoformat()
-        return dg.DailyPartitionsDefinition(start_date=spec.daily, end_date=end)
-    if spec.static is not None:
-        return dg.StaticPartitionsDefinition(spec.static)
-    return dg.DynamicPartitionsDefinition(name=spec.dynamic)
-
-
 def _verification(assessment: Assessment, partitions: dg.PartitionsDefinition | None) -> dg.AssetsDefinition:
     name = assessment.spec.name
     key = dg.AssetKey([name, "verification"])
@@ -163,7 +164,6 @@ def _verification(assessment: Assessment, partitions: dg.PartitionsDefinition | 
         group_name=name,
         owners_by_output_name={"verification": assessment.spec.owners},
         partitions_def=partitions,
-        backfill_policy=dg.BackfillPolicy.multi_run(1) if partitions else None,
         descriptions_by_output_name={
             "verification": "A row per field of each recorded answer that was asked again: what it was, what it is now."
         },
@@ -172,7 +172,7 @@ def _verification(assessment: Assessment, partitions: dg.PartitionsDefinition | 
     )
 
 
-NOT_IN_THE_CODE = ("schedule", "rows_per_step", "budget", "automation", "freshness")
+NOT_IN_THE_CODE = ("schedule", "sensor", "rows_per_step", "budget", "automation", "freshness")
 
 
 def code_version(assessment: Assessment) -> str:
@@ -187,6 +187,7 @@ def code_version(assessment: Assessment) -> str:
         update={
             **dict.fromkeys(NOT_IN_THE_CODE),
             **watched,
+            "source": declared.source.model_copy(update={"missing": "fail"}),
             "llm": declared.llm.model_copy(update={"price": None}),
             "errors": declared.errors.model_copy(update={"max_failures": None}),
         }

@@ -24,11 +24,15 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from elspeth_dagster.core.errors import SourceError
+
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 TEAM = re.compile(r"team:\S+")
 EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
 ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 LONGEST_NAME = 100
+PARTITION = "partition"
+BETWEEN_DIMENSIONS = "|"
 LARGEST_BOUND = 2**53
 TEMPLATED = r"\{\{"
 
@@ -39,6 +43,8 @@ RowPolicy = Literal["all_or_nothing", "keep_partial"]
 OnUnknown = Literal["ask_again", "fail"]
 Severity = Literal["warn", "error"]
 Condition = Literal["eager", "missing", "on_cron"]
+OnMissing = Literal["fail", "skip"]
+OnChanged = Literal["ignore", "ask"]
 KeyPath = tuple[str | int, ...]
 
 
@@ -116,12 +122,12 @@ def _let_be_templated(declared: JsonSchemaValue) -> None:
 
 
 class SourceSpec(SpecModel):
-    """Where the rows come from: a file per partition, or an upstream asset."""
+    """Where the rows come from: a file per partition, an upstream asset, or the files that arrive in a folder."""
 
     path: str | None = Field(
         default=None,
-        description="A file, or an fsspec url; `{partition}` stands for the partition key. "
-        "A relative path starts at the project's root.",
+        description="A file, or an fsspec url; `{partition}` stands for the partition key, `{date}` for the value of a "
+        "dimension `date`. A relative path starts at the project's root.",
         examples=["data/case_studies/{partition}.csv"],
     )
     asset: str | None = Field(
@@ -129,6 +135,17 @@ class SourceSpec(SpecModel):
         description="Instead of `path`: the key of an upstream asset that is a pandas DataFrame "
         "(parts of the key joined by `/`).",
         examples=["applications/cleaned"],
+    )
+    inbox: str | None = Field(
+        default=None,
+        description="Instead of `path`: a pattern of files that arrive, with `*` in the last part of a path or fsspec "
+        "url. The sensor makes a partition of those that have come; each file is in one partition.",
+        examples=["data/inbox/*.jsonl"],
+    )
+    missing: OnMissing = Field(
+        default="fail",
+        description="What becomes of a partition whose file is not there. fail: the run fails and names the file. "
+        "skip: the run succeeds, asks nothing, and materializes nothing.",
     )
     format: SourceFormat | None = Field(
         default=None, description="csv, jsonl, json (a list of objects) or parquet; default: by the path's ending."
@@ -160,12 +177,14 @@ class SourceSpec(SpecModel):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.path is None) == (self.asset is None):
-            raise ValueError("give either `path` or `asset`")
-        if self.path is not None and self.effective_format is None:
-            raise ValueError(f"the format of {self.path!r} is not clear from its ending; give `format`")
+        if sum(place is not None for place in (self.path, self.asset, self.inbox)) != 1:
+            raise ValueError("give either `path`, `asset` or `inbox`")
+        if self.asset is None and self.effective_format is None:
+            raise ValueError(f"the format of {self.path or self.inbox!r} is not clear from its ending; give `format`")
         if self.asset is not None and self.format is not None:
             raise ValueError("`format` belongs to `path`, an asset is a DataFrame already")
+        if self.asset is not None and self.missing != "fail":
+            raise ValueError("`missing` belongs to `path` and `inbox`, an asset has no file")
         if missing := [name for name in self.key if name not in self.columns]:
             raise ValueError(f"key column {missing[0]!r} is not declared in `columns`")
         if len(set(self.key)) != len(self.key):
@@ -175,12 +194,13 @@ class SourceSpec(SpecModel):
     @property
     def effective_format(self) -> SourceFormat | None:
         """The format given, or the one the path's ending tells."""
-        if self.format is not None or self.path is None:
+        place = self.path or self.inbox
+        if self.format is not None or place is None:
             return self.format
         endings: dict[str, SourceFormat] = {
             ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet",
         }  # fmt: skip
-        return next((found for ending, found in endings.items() if self.path.lower().endswith(ending)), None)
+        return next((found for ending, found in endings.items() if place.lower().endswith(ending)), None)
 
 
 def _is_on_the_calendar(text: str) -> bool:
@@ -190,8 +210,8 @@ def _is_on_the_calendar(text: str) -> bool:
         return False
 
 
-class PartitionsSpec(SpecModel):
-    """How the source is cut into partitions; leave `partitions` out for an assessment without."""
+class DimensionSpec(SpecModel):
+    """One way of cutting a source: by day, by a fixed list of keys, or by keys that are added while you work."""
 
     daily: str | None = Field(
         default=None, description="One partition a day, from this first day on.", examples=["2026-01-01"]
@@ -220,11 +240,47 @@ class PartitionsSpec(SpecModel):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        if sum(kind is not None for kind in (self.daily, self.static, self.dynamic)) != 1:
-            raise ValueError("give exactly one of `daily`, `static`, `dynamic`")
+        kinds = [name for name in type(self).model_fields if name != "until"]
+        if sum(getattr(self, kind) is not None for kind in kinds) != 1:
+            raise ValueError(f"give exactly one of {', '.join(f'`{kind}`' for kind in kinds)}")
         if self.until is not None and (self.daily is None or self.until < self.daily):
             raise ValueError("`until` is the last day of `daily`, and not before its first")
         return self
+
+
+class PartitionsSpec(DimensionSpec):
+    """How the source is cut into partitions; leave `partitions` out for an assessment without."""
+
+    multi: dict[Name, DimensionSpec] | None = Field(
+        default=None,
+        description="Two dimensions by name: every key of the one with every key of the other is a partition. "
+        "`source.path` has their values as `{date}` and `{region}`.",
+        examples=[{"date": {"daily": "2026-01-01"}, "region": {"static": ["north", "south"]}}],
+    )
+
+    @field_validator("multi")
+    @classmethod
+    def _two_dimensions(cls, value: dict[str, DimensionSpec] | None) -> dict[str, DimensionSpec] | None:
+        if value is None:
+            return None
+        if len(value) != 2:
+            raise ValueError(f"Dagster cuts by two dimensions at once, not by {len(value)}")
+        if PARTITION in value:
+            raise ValueError("`partition` stands for the whole key; give the dimension another name")
+        if all(dimension.daily is not None for dimension in value.values()):
+            raise ValueError("at most one dimension is `daily`: Dagster knows one time of a partition")
+        return value
+
+    def values_of(self, key: str) -> dict[str, str]:
+        """What stands in `source.path` for a partition: its key, and its value of each dimension.
+
+        Raises SourceError for a key that doesn't have these dimensions.
+        """
+        names = sorted(self.multi or ())
+        values = key.split(BETWEEN_DIMENSIONS) if names else []
+        if len(values) != len(names):
+            raise SourceError(f"partition key {key!r} is not of the form {BETWEEN_DIMENSIONS.join(names)!r}.")
+        return {PARTITION: key, **dict(zip(names, values, strict=True))}
 
 
 class AggregateSpec(SpecModel):
@@ -588,6 +644,52 @@ class AutomationSpec(SpecModel):
         return self
 
 
+class SensorSpec(SpecModel):
+    """Which runs the arrival of files starts: one for each file of `source.path`, or for many of `source.inbox`.
+
+    A file is taken when it is complete, never while it is being written.
+    """
+
+    settled_seconds: int = Field(
+        default=10,
+        ge=1,
+        description="A file is complete when its size and time of change have stayed the same for so long.",
+    )
+    marker: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Instead: a file is complete when one of its name with this ending is beside it.",
+        examples=[".done"],
+    )
+    changed: OnChanged = Field(
+        default="ignore",
+        description="With `source.path`, a file that changes after its run was requested. ignore: it is left to you. "
+        "ask: its partition is run again.",
+    )
+    files: int | None = Field(
+        default=None,
+        ge=1,
+        description="With `source.inbox`: so many complete files make a partition and a run.",
+        examples=[100],
+    )
+    max_age_seconds: int | None = Field(
+        default=None,
+        ge=1,
+        description="With `source.inbox`, which needs it: when a complete file has waited for so long, those that are "
+        "there make a partition, however few.",
+        examples=[900],
+    )
+    every_seconds: int = Field(default=30, ge=1, description="How often the sensor looks, at the most.")
+
+    @model_validator(mode="after")
+    def _one_sign_of_completeness(self) -> Self:
+        if self.marker is not None and "settled_seconds" in self.model_fields_set:
+            raise ValueError("give `settled_seconds` or `marker`: a file with its marker is complete at once")
+        if self.marker is not None and "/" in self.marker:
+            raise ValueError("`marker` is the ending of a file's name, it can't hold '/'")
+        return self
+
+
 class AssessmentSpec(SpecModel):
     """An assessment whole: rows × questions, asked of one model."""
 
@@ -635,6 +737,10 @@ class AssessmentSpec(SpecModel):
         default=None,
         description="A cron expression (UTC): runs the last complete day, else every partition. Turn it on in the UI.",
         examples=["0 6 * * *"],
+    )
+    sensor: SensorSpec | None = Field(
+        default=None,
+        description="Starts a run when files are complete. Turn it on in the UI; leave it out for none.",
     )
     automation: AutomationSpec | None = Field(
         default=None, description="Instead of a schedule: when Dagster asks for the assets by itself."

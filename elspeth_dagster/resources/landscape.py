@@ -1,15 +1,29 @@
 """The landscape as a Dagster resource: opened once per process, closed when its step is done.
 
-A run makes the landscape where there is none; whoever looks in from outside of a run, as a sensor does, makes none.
+A run makes the landscape where there is none; whoever looks in from outside of a run, as a sensor does, makes none,
+unless it has something to put there.
 """
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextvars import ContextVar
 
 import dagster as dg
 from pydantic import Field
 
 from elspeth_dagster.landscape.ledger import Landscape
+
+_makes_one = ContextVar("makes_one", default=False)
+
+
+@contextlib.contextmanager
+def made_if_missing() -> Iterator[None]:
+    """Let the landscape be made, where there is none, also outside of a run, for the time of a block."""
+    token = _makes_one.set(True)
+    try:
+        yield
+    finally:
+        _makes_one.reset(token)
 
 
 class LandscapeResource(dg.ConfigurableResource[Landscape]):
@@ -32,6 +46,6 @@ class LandscapeResource(dg.ConfigurableResource[Landscape]):
 
     @contextlib.contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Landscape, None, None]:
-        with Landscape.open(self.url, create=context.run is not None) as landscape:
+        with Landscape.open(self.url, create=context.run is not None or _makes_one.get()) as landscape:
             landscape.explorer_url = self.explorer_url
             yield landscape

@@ -191,7 +191,7 @@ def _artifact(context: dg.OutputContext, state: NodeState, path: UPath, written:
         run_id=state.run_id,
         state_id=state.state_id,
         asset_key="/".join(context.asset_key.path),
-        partition_key=context.asset_partition_key if context.has_asset_partitions else None,
+        partition_key=str(context.asset_partition_key) if context.has_asset_partitions else None,
         uri=str(path),
         content_hash=written.sha256,
         size=written.size,

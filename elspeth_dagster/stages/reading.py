@@ -24,7 +24,7 @@ from elspeth_dagster.stages.reading_json import find_json, find_jsonl
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Record", "Rejection", "RejectionReason", "read_frame", "read_records"]
+__all__ = ["Record", "Rejection", "RejectionReason", "find_records", "judged", "read_frame", "read_records"]
 
 LONGEST_KEY = 1000  # bytes of UTF-8; PostgreSQL can't index one of more than 2.7 kB
 Coerce = Callable[[Any, str, ColumnType], Json]
@@ -69,18 +69,31 @@ def read_records(stream: BinaryIO, name: str, source: SourceSpec) -> Iterator[Re
 
     Raises SourceError, while iterating, for what no single record can be blamed for.
     """
+    return judged(find_records(stream, name, source), source)
+
+
+def find_records(stream: BinaryIO, name: str, source: SourceSpec) -> Iterator[Found]:
+    """The records of a file of the source's format, not judged yet. Raises as `read_records` does."""
     match source.effective_format:
         case "csv":
-            return _judged(find_csv(stream, name, source), source, coerce_text)
+            return find_csv(stream, name, source)
         case "jsonl":
-            return _judged(find_jsonl(stream, name, source), source, coerce_value)
+            return find_jsonl(stream, name, source)
         case "json":
-            return _judged(find_json(stream, name, source), source, coerce_value)
+            return find_json(stream, name, source)
         case "parquet":
             from elspeth_dagster.stages.reading_tables import find_parquet  # slow to import
 
-            return _judged(find_parquet(stream, name, source), source, coerce_value)
+            return find_parquet(stream, name, source)
     raise SourceError(f"{name}: the source has no path, so there is no format to read it by.")
+
+
+def judged(found: Iterable[Found], source: SourceSpec) -> Iterator[Record | Rejection]:
+    """Records of files of the source's format, of one or of several one after another, as what they come to.
+
+    They are numbered through, and a key names one row of them all.
+    """
+    return _judged(found, source, coerce_text if source.effective_format == "csv" else coerce_value)
 
 
 def read_frame(frame: pd.DataFrame, name: str, source: SourceSpec) -> Iterator[Record | Rejection]:
@@ -96,17 +109,18 @@ def read_frame(frame: pd.DataFrame, name: str, source: SourceSpec) -> Iterator[R
 
 
 def _judged(found: Iterable[Found], source: SourceSpec, coerce: Coerce) -> Iterator[Record | Rejection]:
-    places: dict[str, int] = {}
+    places: dict[str, str | int] = {}
     for index, each in enumerate(found):
         try:
             result: Record | Rejection = _record(index, each, source, coerce, places)
         except Refused as refused:
             raw = each.raw if each.raw is not None else _rendered(each.fields)
-            result = Rejection(index, each.line, refused.column, refused.reason, refused.message, raw)
+            message = f"{each.file}: {refused.message}" if each.file else refused.message
+            result = Rejection(index, each.line, refused.column, refused.reason, message, raw)
         yield result
 
 
-def _record(index: int, found: Found, source: SourceSpec, coerce: Coerce, places: dict[str, int]) -> Record:
+def _record(index: int, found: Found, source: SourceSpec, coerce: Coerce, places: dict[str, str | int]) -> Record:
     if found.refused:
         raise found.refused
     values = {column: coerce(found.fields[column], column, kind) for column, kind in source.columns.items()}
@@ -115,7 +129,8 @@ def _record(index: int, found: Found, source: SourceSpec, coerce: Coerce, places
         place = f"in record {places[key]}" if found.line is None else f"on line {places[key]}"
         message = f"Key {excerpt(key)} was there already, {place}; a key names one row."
         raise Refused(RejectionReason.REPEATED_KEY, message, source.key[0] if len(source.key) == 1 else None)
-    places[key] = index if found.line is None else found.line
+    here = index if found.line is None else found.line
+    places[key] = f"{here} of {found.file}" if found.file else here
     return Record(index, found.line, key, values, found.raw)
 
 

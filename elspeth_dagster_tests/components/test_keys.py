@@ -112,6 +112,7 @@ STAGES: dict[str, tuple[Observe, Change, Change]] = {
     "review": (results, {}, {"review": True}),
     "errors.row": (fate, {}, {"errors": {"row": "keep_partial"}}),
 }
+PAIRS: Change = {"multi": {"date": {"daily": "2026-01-01"}, "region": {"static": ["north", "south"]}}}
 DEFINITIONS: dict[str, Change] = {
     "name": {"name": "other"},
     "source.asset": {"source": {**ATTRIBUTES["source"], "path": None, "asset": "trial_upstream"}},
@@ -119,6 +120,12 @@ DEFINITIONS: dict[str, Change] = {
     "partitions.until": {"partitions": {"daily": "2026-01-01", "until": "2026-01-09"}},
     "partitions.static": {"partitions": {"static": ["north"]}},
     "partitions.dynamic": {"partitions": {"dynamic": "tenders"}},
+    "partitions.multi.daily": {"partitions": {"multi": PAIRS["multi"] | {"date": {"daily": "2026-01-02"}}}},
+    "partitions.multi.until": {
+        "partitions": {"multi": PAIRS["multi"] | {"date": {"daily": "2026-01-01", "until": "2026-01-09"}}}
+    },
+    "partitions.multi.static": {"partitions": {"multi": PAIRS["multi"] | {"region": {"static": ["north"]}}}},
+    "partitions.multi.dynamic": {"partitions": {"multi": PAIRS["multi"] | {"region": {"dynamic": "regions"}}}},
     "schedule": {"schedule": "0 7 * * *"},
     "automation.condition": {"schedule": None, "automation": {"condition": "eager"}},
     "automation.cron": {"schedule": None, "automation": {"condition": "on_cron", "cron": "0 7 * * *"}},
@@ -133,15 +140,21 @@ DEFINITIONS: dict[str, Change] = {
     },
     "checks.failure_rate.max": {"checks": {"failure_rate": {"max": 0.5}}},
     "checks.drift.window": {"checks": {"drift": {"window": 3}}},
+    "sensor.every_seconds": {"sensor": {"every_seconds": 5}},
 }
+IN_TICKS = {
+    *("sensor.settled_seconds", "sensor.marker", "sensor.changed"),
+    *("source.inbox", "sensor.files", "sensor.max_age_seconds"),
+}
+"""What a tick of a sensor shows: test_watching and test_emptying."""
 IN_RUNS = {
     *("checks.drift.threshold", "checks.drift.distance", "preview_rows"),
     *(f"checks.{name}.severity" for name in ("accounted", "linked", "within_bounds", "failure_rate", "drift")),
-    *("source.path", "errors.repair", "errors.retry_seconds", "errors.on_unknown"),
+    *("source.path", "source.missing", "errors.repair", "errors.retry_seconds", "errors.on_unknown"),
     *("errors.max_failures", "budget.max_cost_usd", "budget.max_calls"),
     *("llm.price.input_mtok", "llm.price.output_mtok", "llm.price.cache_read_mtok", "llm.price.requests_kcount"),
 }
-"""What only a run can show: presenting, sources, replies, reuse, failing_early and budgets, tests in walk."""
+"""What only a run can show, in walk: presenting, sources, partitions, replies, reuse, failing_early and budgets."""
 
 
 def leaves() -> set[str]:
@@ -153,7 +166,7 @@ def leaves() -> set[str]:
 
 
 def test_no_key_is_left_out() -> None:
-    assert leaves() == {*STAGES, *DEFINITIONS, *IN_RUNS}
+    assert leaves() == {*STAGES, *DEFINITIONS, *IN_TICKS, *IN_RUNS}
 
 
 @pytest.mark.parametrize("key", STAGES)
@@ -173,7 +186,7 @@ def trial_upstream() -> pd.DataFrame: ...
 
 
 def observed(project: Project, **changes: Any) -> object:
-    """What Dagster sees of an assessment: assets, what they stand on, partitions, schedules."""
+    """What Dagster sees of an assessment: assets, what they stand on, partitions, schedules, sensors."""
     source = {**ATTRIBUTES["source"], "path": "data/{partition}.csv" if "partitions" in changes else "data/rows.csv"}
     project.declare(**{"source": source, **changes})
     (project.folder / "trial" / "defs" / "upstream.py").write_text(UPSTREAM)
@@ -182,7 +195,8 @@ def observed(project: Project, **changes: Any) -> object:
     assets = {key: seen(graph.get(key)) for key in graph.get_all_asset_keys()}
     checks = {key: (graph.get(key).blocking, graph.get(key).description) for key in graph.asset_check_keys}
     schedules = {schedule.name: schedule.cron_schedule for schedule in definitions.get_repository_def().schedule_defs}
-    return assets, checks, schedules
+    sensors = {sensor.name: sensor.minimum_interval_seconds for sensor in definitions.get_repository_def().sensor_defs}
+    return assets, checks, schedules, sensors
 
 
 def seen(asset: AssetNode) -> object:
@@ -193,7 +207,9 @@ def seen(asset: AssetNode) -> object:
 
 @pytest.mark.parametrize("key", DEFINITIONS)
 def test_a_key_changes_what_dagster_sees(project: Project, key: str) -> None:
-    before = {"partitions": {"daily": "2026-01-01"}} if key.startswith("partitions") else {"schedule": "0 6 * * *"}
+    before: Change = {"schedule": "0 6 * * *", "sensor": {} if key.startswith("sensor") else None}
+    if key.startswith("partitions"):
+        before = {"partitions": PAIRS if "multi" in key else {"daily": "2026-01-01"}}
     after = {**before, **DEFINITIONS[key]}
     folder = project.folder / "trial" / "defs" / "trial"
     first = observed(project, **before)
