@@ -124,7 +124,7 @@ def _inbox(assessment: Assessment, inbox: str, partitions: dg.PartitionsDefiniti
         description=f"`{inbox}`: the files that the sensor {name}_inbox took into each partition.",
         group_name=name,
         partitions_def=partitions,
-        kinds={source.effective_format},
+        kinds={source.effective_format or "files"},
         metadata={"dagster/column_schema": dg.TableSchema(columns), "inbox": inbox},
     )
 
