@@ -233,4 +233,4 @@ def test_the_sensor_is_off_until_somebody_turns_it_on_and_looks_as_often_as_decl
 
 def test_without_a_sensor_declared_there_is_none(project: Project) -> None:
     project.declare()
-    assert [sensor.name for sensor in project.definitions().sensors or []] == ["trial_run_ends"]
+    assert [sensor.name for sensor in project.definitions().sensors or []] == ["trial_run_ends", "trial_edits"]
