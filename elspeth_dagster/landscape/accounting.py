@@ -120,7 +120,7 @@ def _missing_in(connection: sa.Connection, run_id: str, asset_key: str, expected
         .where(node_states.c.run_id == run_id, artifacts.c.asset_key == asset_key)
         .order_by(artifacts.c.written_at)
     )
-    there = {partition: number for partition, number in connection.execute(written)}
+    there: dict[str | None, int] = {row.partition_key: row.row_count for row in connection.execute(written)}
     return abs(expected - sum(there.values()))
 
 

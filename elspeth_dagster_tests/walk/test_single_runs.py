@@ -86,7 +86,7 @@ def test_a_run_of_three_partitions_makes_what_three_runs_make(project: Project, 
     before, answers, rejections = kept(project), frames(project, "answers"), frames(project, "rejections")
     project.declare(**ONE_RUN)
     result = project.run_range("east", "south")
-    assert result.success and project.fact(SENT, run=result.run_id) == 26
+    assert result.success and project.fact(SENT, run=result.run_id) == 24
     after = kept(project)
     assert after["results"] == before["results"] and after["failures"] == before["failures"]
     assert_same_but_for_indexes(answers, frames(project, "answers"), OF_ITS_OWN)
