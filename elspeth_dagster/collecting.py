@@ -6,8 +6,9 @@ host asked the questions.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -45,14 +46,7 @@ class Collected(NamedTuple):
 class Collector:
     """Reads one slice of one run back; `parts` are what of it belongs to which partition."""
 
-    def __init__(
-        self,
-        landscape: Landscape,
-        assessment: Assessment,
-        run_id: str,
-        state: NodeState,
-        partitions: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, landscape: Landscape, assessment: Assessment, run_id: str, state: NodeState) -> None:
         self._landscape = landscape
         self.assessment = assessment
         self._spec = assessment.spec
@@ -62,6 +56,7 @@ class Collector:
         self._admit_node = f"{self._spec.name}.admit_rows"
         self._aggregate_node = f"{self._spec.name}.aggregate_rows"
         with landscape.read() as connection:
+            partitions = json.loads(runs.get(connection, run_id).partition_keys)
             self.parts = rows.parts(connection, run_id, self._admit_node, partitions)
         self._judgements = self._said() if self._spec.review else []
         self._last_said = latest_by_question(self._judgements)

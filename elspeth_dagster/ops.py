@@ -230,7 +230,7 @@ def collect_results(
         tell_versions(context, ingredient_versions(assessment))
         _tell_source(context, assessment, manifest["versions"])
         with states.held(landscape, execution(context), slice_token) as (state, counts):
-            collector = Collector(landscape, assessment, context.run_id, state, partitions(context))
+            collector = Collector(landscape, assessment, context.run_id, state)
             fates = collector.decide_outcomes()
             counts.update(sum(fates.values(), Counter()))
             told = [_told(landscape, collector, part, asked, fates[part.partition]) for part in collector.parts]

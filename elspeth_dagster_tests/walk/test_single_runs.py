@@ -8,12 +8,10 @@ from typing import Any
 
 import dagster as dg
 import pandas as pd
-import pytest
 
 from elspeth_dagster_tests.fault_server import FaultServer
 from elspeth_dagster_tests.project import ATTRIBUTES, Project, range_tags, rows_of_texts
 from elspeth_dagster_tests.walk.staleness import causes
-from elspeth_dagster_tests.walk.test_presenting import SAME
 from elspeth_dagster_tests.walk.test_verifying import LEFT_OPEN
 
 KEYS = ["east", "north", "south"]
@@ -140,7 +138,10 @@ def assert_told_by_partition(result: dg.ExecuteInProcessResult, apart: dict[str,
     assert checks == {(name, key): True for name in names for key in KEYS}
 
 
-def test_executed_again_after_a_failure_it_asks_only_what_is_missing(project: Project, server: FaultServer) -> None:
+def test_executed_again_after_a_failure_it_asks_only_what_is_missing(
+    sqlite_project: Project, server: FaultServer
+) -> None:
+    project = sqlite_project
     write(project, east=rows_of_texts(2), north=rows_of_texts(2, start=2), south=rows_of_texts(2, start=4))
     project.declare(**ONE_RUN)
     project.env["ELSPETH_MAX_CONCURRENCY"] = "1"
@@ -153,80 +154,50 @@ def test_executed_again_after_a_failure_it_asks_only_what_is_missing(project: Pr
     assert [list(table["reused"]) for table in frames(project, "answers").values()] == [
         [True] * 8, [True] * 4 + [False] * 4, [False] * 8
     ]  # fmt: skip
-    assert project.run_range("east", "south", mode="replay").success
-    assert project.fact("SELECT count(*) FROM calls") == 25
+    assert_one_of_them_can_be_replayed_and_verified(project, server)
 
 
-def test_a_key_in_two_partitions_is_refused_before_anything_is_asked(
+def assert_one_of_them_can_be_replayed_and_verified(project: Project, server: FaultServer) -> None:
+    before = files(project, "results")["south"].read_bytes()
+    server.reset()
+    assert project.run(partition="south", mode="replay").success and server.stats()["received"] == 0
+    assert files(project, "results")["south"].read_bytes() == before
+    assert project.run("trial_verify_job", partition="south", sample=1.0).success
+    assert server.stats()["received"] == 8
+    told = failure(project.run_range("east", "south", job="trial_verify_job"))
+    assert "this takes one partition a run, and 3 were launched as one" in told
+
+
+def test_a_missing_file_and_a_key_in_two_partitions_are_named_before_anything_is_asked(
     sqlite_project: Project, server: FaultServer
 ) -> None:
     write(sqlite_project, east=rows_of_texts(2), south=rows_of_texts(1, start=1))
     sqlite_project.declare(**ONE_RUN)
-    told = failure(sqlite_project.run_range("east", "south"))
     folder = sqlite_project.folder / "data"
+    told = failure(sqlite_project.run_range("east", "south"))
     assert f"Key 'R1' is in partition 'east', on line 3 of {folder}/east.csv" in told
     assert f"in partition 'south', on line 2 of {folder}/south.csv" in told and "one run per partition" in told
-    assert server.stats()["received"] == 0
-    assert sqlite_project.run(partition="south").success
-
-
-def test_a_missing_file_is_named_with_its_partition(sqlite_project: Project, server: FaultServer) -> None:
-    write(sqlite_project, east=rows_of_texts(2))
-    (sqlite_project.folder / "data" / "south.csv").unlink()
-    sqlite_project.declare(**ONE_RUN)
+    (folder / "south.csv").unlink()
     told = failure(sqlite_project.run_range("east", "south"))
-    assert f"{sqlite_project.folder}/data/south.csv (partition 'south'): there is no such file" in told
+    assert f"{folder}/south.csv (partition 'south'): there is no such file" in told
     assert server.stats()["received"] == 0
 
 
-def test_one_of_its_partitions_can_be_replayed_and_verified(sqlite_project: Project, server: FaultServer) -> None:
-    write(sqlite_project, east=rows_of_texts(2), south=rows_of_texts(3, start=4))
-    sqlite_project.declare(**ONE_RUN)
-    assert sqlite_project.run_range("east", "south").success
-    before = files(sqlite_project, "results")["south"].read_bytes()
-    server.reset()
-    assert sqlite_project.run(partition="south", mode="replay").success and server.stats()["received"] == 0
-    assert files(sqlite_project, "results")["south"].read_bytes() == before
-    assert sqlite_project.run("trial_verify_job", partition="south", sample=1.0).success
-    assert server.stats()["received"] == 12
-    told = failure(sqlite_project.run_range("east", "south", job="trial_verify_job"))
-    assert "this takes one partition a run, and 3 were launched as one" in told
-
-
-def test_drift_is_looked_for_in_each_partition_against_those_before(
+def test_of_two_dimensions_a_range_is_a_rectangle_and_drift_is_looked_for_in_each_of_its_partitions(
     sqlite_project: Project, server: FaultServer
 ) -> None:
-    write(sqlite_project, **{key: rows_of_texts(30, start=100 * place) for place, key in enumerate(KEYS)})
-    asked = {"case_studies": ATTRIBUTES["case_studies"][:1], "criteria": [{"name": "clarity"}]}
-    declared = {**ONE_RUN, **asked, "checks": {"drift": {"window": 1}}}
-    sqlite_project.declare(**declared)
-    found = drift(sqlite_project.run_range("east", "north"))
-    assert "Not enough earlier partitions" in str(found["east"].description)
-    assert found["north"].passed and found["north"].metadata["earlier_partitions"].value == 1
-    server.configure(content={"score": 7, "rationale": "as ever"})
-    sqlite_project.declare(**declared, **SAME)
-    assert not drift(sqlite_project.run_range("south", "south"))["south"].passed
-
-
-def drift(result: dg.ExecuteInProcessResult) -> dict[str | None, dg.AssetCheckEvaluation]:
-    return {one.partition: one for one in result.get_asset_check_evaluations() if one.check_name == "drift"}
-
-
-@pytest.mark.parametrize("key", ["2026-01-02|north"])
-def test_of_two_dimensions_a_range_is_a_rectangle(sqlite_project: Project, server: FaultServer, key: str) -> None:
-    dates = {"daily": "2026-01-01", "until": "2026-01-03"}
+    multi = {"date": {"daily": "2026-01-01", "until": "2026-01-03"}, "region": {"static": ["north", "south"]}}
     sqlite_project.declare(
-        **{
-            **ONE_RUN,
-            "source": {**ATTRIBUTES["source"], "path": "data/{date}_{region}.csv"},
-            "partitions": {"multi": {"date": dates, "region": {"static": ["north", "south"]}}},
-        }
+        **ONE_RUN
+        | {"source": {**ATTRIBUTES["source"], "path": "data/{date}_{region}.csv"}, "partitions": {"multi": multi}}
+        | {"checks": {"drift": {"window": 1}}}
     )
     places = ["2026-01-01|north", "2026-01-01|south", "2026-01-02|north", "2026-01-02|south"]
     for number, place in enumerate(places):
         sqlite_project.write_rows(rows_of_texts(1, start=number), f"data/{place.replace('|', '_')}.csv")
     result = sqlite_project.run_range(places[0], places[-1])
-    assert result.success
-    made = [event.partition for event in result.get_asset_materialization_events()]
-    assert sorted(map(str, made)) == sorted(places * 4)
-    assert list(sqlite_project.table("results", partition=key.replace("|", "/"))["id"]) == ["R2"]
+    assert sorted(str(event.partition) for event in result.get_asset_materialization_events()) == sorted(places * 4)
+    assert list(sqlite_project.table("results", partition="2026-01-02/north")["id"]) == ["R2"]
+    drift = {one.partition: one for one in result.get_asset_check_evaluations() if one.check_name == "drift"}
+    assert "Not enough earlier partitions: 0 of 1" in str(drift["2026-01-01|south"].description)
+    assert drift["2026-01-02|south"].metadata["earlier_partitions"].value == 1
