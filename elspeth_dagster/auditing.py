@@ -45,7 +45,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Audit:
-    """The checks of one run's results. `earlier` orders the partitions that came before its own, of those known."""
+    """The checks of one run's results for one of its partitions; of the record they hold for all of them.
+
+    `earlier` orders the partitions that came before this one, of those known.
+    """
 
     landscape: Landscape
     assessment: Assessment
@@ -89,7 +92,7 @@ class Audit:
     def failure_rate(self, declared: FailureRateSpec) -> Finding:
         """Whether few enough rows are without all their answers."""
         with self.landscape.read() as connection:
-            fates = accounting.fates(connection, self.run_id, self._name)
+            fates = accounting.fates(connection, self.run_id, self._name, self.partition)
         rows = sum(fates.values())
         failed = rows - fates.get(str(Outcome.ASSESSED), 0)
         rate = failed / rows if rows else 0.0
@@ -118,7 +121,7 @@ class Audit:
 
     def _written(self) -> Artifact | None:
         with self.landscape.read() as connection:
-            return artifacts.of_run(connection, self.run_id, f"{self._name}/results")
+            return artifacts.of_run(connection, self.run_id, f"{self._name}/results", self.partition)
 
     def _table(self, written: Artifact | None, columns: Sequence[str]) -> Any:
         """Some columns of a table; None where it is not there, or can't be read."""

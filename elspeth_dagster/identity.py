@@ -147,24 +147,29 @@ def _run(context: dg.OpExecutionContext, config_ref: str, launch: Launch) -> Run
     )
 
 
-def partition(context: dg.OpExecutionContext) -> str | None:
-    """The partition of this run; None without partitions. Raises SettingsError for a run of several at once."""
+def partitions(context: dg.OpExecutionContext | dg.AssetCheckExecutionContext) -> list[str]:
+    """The partitions of this run, in their order: one, those of a single run's range, or none."""
     if context.has_partition_key:
-        return str(context.partition_key)
+        return [str(context.partition_key)]
     if RANGE_TAG in context.run.tags:
-        if len(keys := context.partition_keys) == 1:
-            return str(keys[0])
+        return [str(key) for key in context.partition_keys]
+    return []
+
+
+def partition(context: dg.OpExecutionContext) -> str | None:
+    """The only partition of this run; None without partitions. Raises SettingsError for a run of several at once."""
+    keys = partitions(context)
+    if len(keys) > 1:
         raise SettingsError(
-            "a run takes one partition, so that each has its own record, tables and numbers. Launch these partitions "
-            "as a backfill, without 'single run': it makes a run for each."
+            f"this takes one partition a run, and {len(keys)} were launched as one. Launch them as a backfill with one "
+            "run per partition. An assessment takes several in one run where it declares `backfill: single_run`."
         )
-    return None
+    return keys[0] if keys else None
 
 
 def partition_keys(context: dg.OpExecutionContext) -> str:
-    """The partition of this run, as the record keeps it."""
-    key = partition(context)
-    return json.dumps([] if key is None else [key])
+    """The partitions of this run, as the record keeps them."""
+    return json.dumps(partitions(context))
 
 
 def _walks(context: dg.OpExecutionContext, *last_ops: str) -> list[str]:

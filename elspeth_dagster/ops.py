@@ -5,11 +5,11 @@ by the configuration that `admit_rows` put on record when the run began.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import sqlalchemy as sa
@@ -37,7 +37,7 @@ from elspeth_dagster.identity import (
     launch_of,
     node_id,
     partition,
-    partition_keys,
+    partitions,
 )
 from elspeth_dagster.landscape import answers, batches, experience, rows, runs, states
 from elspeth_dagster.landscape.flushed import rows_of_shard
@@ -57,11 +57,15 @@ from elspeth_dagster.reporting import (
 )
 from elspeth_dagster.resources.frames import FRAME
 from elspeth_dagster.resources.llm import LLMResource
+from elspeth_dagster.resources.parquet import Table, Tables
 from elspeth_dagster.running import run
 from elspeth_dagster.sourcing import Slice
 from elspeth_dagster.stages.querying import questions
 from elspeth_dagster.stages.reading import Record, Rejection, read_frame
 from elspeth_dagster.verifying import Verification
+
+if TYPE_CHECKING:  # slow to import, see `collect_results`
+    from elspeth_dagster.collecting import Collector
 
 Reference = dict[str, Any]
 LAUNCH_CONFIG = {
@@ -103,19 +107,22 @@ SLICE = dg.Out(dict, description="A reference to the admitted slice: its run, as
     ins=ASKED_BY,
     out=SLICE,
     tags={"dagster/kind": "source"},
-    description="Reads the partition's source. Every record becomes a row with a token, or a rejection with its reason "
-    "and its raw text; nothing is dropped. Puts the run and its configuration on record first.",
+    description="Reads the source of its partition, or of several one after another. Every record becomes a row with a "
+    "token, or a rejection with its reason and its raw text; nothing is dropped. Puts the run and its configuration on "
+    "record first.",
 )
 def admit_rows(context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape]) -> Reference:
     assessment, root = _assessment_to_admit(context), Path(context.op_config["project_root"])
-    with _plain_errors(context, landscape), _admitting(context, landscape, assessment) as (launch, counts):
-        slice_ = Slice(landscape, assessment.spec, root, partition(context))
-        admitted = _admit(context, landscape, slice_.records())
-        counts.update(**admitted, **slice_.facts())
-        tell_versions(context, source_version(assessment, slice_.version), partition(context))
+    with _plain_errors(context, landscape):
+        keys = _partitions_to_admit(context, assessment)
+        with _admitting(context, landscape, assessment) as (launch, counts):
+            slice_ = Slice(landscape, assessment.spec, root, keys)
+            admitted = _admit(context, landscape, slice_.records())
+            counts.update(**admitted, **slice_.facts())
+            _tell_source(context, assessment, slice_.versions)
     for missing in slice_.missing:
         context.log.warning(f"{missing} Skipped, since source.missing is skip.")
-    facts = {"sha256": slice_.version, "is_missing": slice_.is_missing}
+    facts = {"versions": slice_.versions, "is_missing": slice_.is_missing}
     return _reference(context, **admitted, **facts, launch=launch._asdict())
 
 
@@ -129,10 +136,13 @@ def admit_rows(context: dg.OpExecutionContext, landscape: dg.ResourceParam[Lands
 def admit_frame(context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape], source_rows: Any) -> Reference:
     assessment = _assessment_to_admit(context)
     source = assessment.spec.source
-    with _plain_errors(context, landscape), _admitting(context, landscape, assessment) as (launch, counts):
-        admitted = _admit(context, landscape, read_frame(source_rows, f"asset {source.asset}", source))
-        counts.update(**admitted, source=source.asset)
-    return _reference(context, **admitted, sha256=None, launch=launch._asdict())
+    with _plain_errors(context, landscape):
+        only = partition(context)
+        with _admitting(context, landscape, assessment) as (launch, counts):
+            read = read_frame(source_rows, f"asset {source.asset}", source, only)
+            admitted = _admit(context, landscape, read)
+            counts.update(**admitted, source=source.asset)
+    return _reference(context, **admitted, versions={}, launch=launch._asdict())
 
 
 @dg.op(
@@ -218,22 +228,44 @@ def collect_results(
         assessment = _assessment_on_record(context, landscape)
         slice_token = _slice_token(context, landscape)
         tell_versions(context, ingredient_versions(assessment))
-        tell_versions(context, source_version(assessment, manifest["sha256"]), partition(context))
+        _tell_source(context, assessment, manifest["versions"])
         with states.held(landscape, execution(context), slice_token) as (state, counts):
             collector = Collector(landscape, assessment, context.run_id, state)
-            counts.update(collector.decide_outcomes())
-            facts = output_metadata(landscape, context.run_id, assessment, manifest, asked, counts)
-            if assessment.spec.review:
-                facts["results"] |= review_metadata(collector.judgements, questions(assessment))
+            fates = collector.decide_outcomes()
+            counts.update(sum(fates.values(), Counter()))
+            told = [_told(landscape, collector, part, asked, fates[part.partition]) for part in collector.parts]
             for line in failure_lines(landscape, context.run_id, assessment.spec.name):
                 context.log.warning(line)
             link = explorer_link(landscape, context.run_id)
             for name in () if manifest["is_missing"] else ("results", "answers", "failures", "rejections"):
-                yield dg.Output(getattr(collector, name)(), name, metadata={**facts[name], **link})
+                yield _output(collector, name, [facts[name] for facts in told], link)
             collector.complete(slice_token)
         runs.end_if_all_collected(landscape, context.run_id)
     if manifest["is_missing"]:
         context.log.warning(NOTHING_MADE)
+
+
+def _told(
+    landscape: Landscape, collector: "Collector", part: rows.Part, asked: list[Reference], fates: Mapping[str, int]
+) -> dict[str, dict[str, Any]]:
+    """The metadata of the four tables of a part."""
+    assessment = collector.assessment
+    facts = output_metadata(landscape, collector.run_id, assessment, part, asked, fates)
+    if assessment.spec.review:
+        facts["results"] |= review_metadata(collector.judgements(part), questions(assessment))
+    return facts
+
+
+def _output(
+    collector: "Collector", name: str, told: list[dict[str, Any]], link: Mapping[str, Any]
+) -> dg.Output[Table | Tables]:
+    """A table; of a run with several partitions one for each, which tells its own numbers."""
+    tables = [collector.table(name, part) for part in collector.parts]
+    if len(tables) == 1:
+        return dg.Output(tables[0], name, metadata={**told[0], **link})
+    keys = [str(part.partition) for part in collector.parts]
+    of_partitions = {key: table.telling(facts) for key, table, facts in zip(keys, tables, told, strict=True)}
+    return dg.Output(Tables(of_partitions), name, metadata={"partitions": len(keys), **link})
 
 
 @dg.op(
@@ -276,7 +308,7 @@ def verify_answers(
         verified, assessment = _to_verify(context, landscape)
         begin_run(context, landscape, assessment, launch_of(context))
         with _slice_held(context, landscape) as (state, counts):
-            verification = Verification(landscape, assessment, verified, context.run_id, here)
+            verification = Verification(landscape, assessment, verified, context.run_id, here, partition(context))
             drawn = verification.draw(config["sample"])
             engagement = _engagement(context, landscape, llm, assessment, verification.size)
             asked, pace = run(engagement.ask_again(verification, drawn))
@@ -297,6 +329,7 @@ def _to_verify(context: dg.OpExecutionContext, landscape: Landscape) -> tuple[Ru
     for name in ("sample", "min_agreement"):
         if not 0 <= context.op_config[name] <= 1:
             raise SettingsError(f"{name} is {context.op_config[name]}; it must be from 0 to 1.")
+    partition(context)
     name = assessment_name(context).removesuffix(VERIFICATION)
     with landscape.read() as connection:
         verified = _run_to_repeat(context, connection, name, context.op_config.get("of_run"))
@@ -318,7 +351,21 @@ def _reference(context: dg.OpExecutionContext, **facts: object) -> Reference:
 
 
 def _counts(reference: Reference) -> Reference:
-    return {name: reference[name] for name in ("rows", "rejected", "sha256")}
+    return {name: reference[name] for name in ("rows", "rejected", "versions")}
+
+
+def _partitions_to_admit(context: dg.OpExecutionContext, assessment: Assessment) -> list[str]:
+    """The partitions of this run. Raises SettingsError for several where the assessment takes one at a time."""
+    if assessment.spec.backfill == "per_partition":
+        partition(context)
+    return partitions(context)
+
+
+def _tell_source(
+    context: dg.OpExecutionContext, assessment: Assessment, versions: Mapping[str | None, str | None]
+) -> None:
+    for key, version in versions.items():
+        tell_versions(context, source_version(assessment, version), key)
 
 
 @contextmanager
@@ -405,8 +452,7 @@ def _run_to_repeat(
 ) -> Run:
     if run_id is not None:
         return runs.get(connection, run_id)
-    slice_ = assessment, partition_keys(context)
-    if (last := runs.last_collected(connection, *slice_)) is None:
+    if (last := runs.last_covering(connection, assessment, partitions(context))) is None:
         raise NotOnRecordError("no run of this slice has completed yet. Launch one that asks first, or name a run.")
     return last
 
@@ -414,7 +460,7 @@ def _run_to_repeat(
 def _admit(context: dg.OpExecutionContext, landscape: Landscape, read: Iterable[Record | Rejection]) -> dict[str, int]:
     name = assessment_name(context)
     here = node_id(name, "admit_rows")
-    admitted, rejected = admit(landscape, context.run_id, name, here, partition(context), read)
+    admitted, rejected = admit(landscape, context.run_id, name, here, read)
     context.log.info(f"{admitted + rejected} records read: {admitted} rows admitted, {rejected} rejected")
     return {"rows": admitted, "rejected": rejected}
 

@@ -8,8 +8,10 @@ import dagster as dg
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.counting import Counts
 from elspeth_dagster.describing import table_metadata
+from elspeth_dagster.landscape import flushed
 from elspeth_dagster.landscape.costs import CostLine, costs, total
 from elspeth_dagster.landscape.ledger import Landscape
+from elspeth_dagster.landscape.rows import Part
 from elspeth_dagster.landscape.states import Execution
 from elspeth_dagster.pacing import Pace
 from elspeth_dagster.recounting import asked_metadata, failures_metadata
@@ -130,28 +132,35 @@ def output_metadata(
     landscape: Landscape,
     run_id: str,
     assessment: Assessment,
-    manifest: Mapping[str, Any],
+    part: Part,
     asked: Sequence[Mapping[str, Any]],
     fates: Mapping[str, object],
 ) -> dict[str, dict[str, Any]]:
-    """The metadata of each of the four outputs."""
+    """The metadata of each of the four outputs, for the only part of a slice or for that of one partition.
+
+    How often a step was held back is no partition's own: of several it is told with the steps alone.
+    """
     name = assessment.spec.name
+    partition = None if part.span is None else part.partition
+    about = flushed.about(run_id, f"{name}.aggregate_rows", partition)
     with landscape.read() as connection:
-        lines = costs(connection, run_id, node_id=f"{name}.ask_batches")
-    spent = {**_spent({each: sum(shard[each] for shard in asked) for each in SUMMED}), **_money(lines)}
-    held = {each: sum(shard[each] for shard in asked) for each in HELD_BACK}
+        lines = costs(connection, run_id, about=about, node_id=f"{name}.ask_batches")
+        counted = flushed.counted(connection, run_id, f"{name}.ask_batches", about) if partition else None
+    took = {each: sum(shard[each] for shard in asked) for each in SUMMED} if counted is None else counted
+    spent = {**_spent(took), **_money(lines)}
+    held = {} if partition else {each: sum(shard[each] for shard in asked) for each in HELD_BACK}
     explain = dg.MetadataValue.md(f"`elspeth-dagster explain {run_id} --row KEY`")
     rows = {
-        "rows": manifest["rows"],
-        "rejected": manifest["rejected"],
+        "rows": part.rows,
+        "rejected": part.rejected,
         "assessed": fates.get("assessed", 0),
         "partial": fates.get("partial", 0),
         "failed": fates.get("failed", 0),
     }
     of_output = {
-        "results": {**rows, **spent, **held, **asked_metadata(landscape, run_id, name), "explain": explain},
+        "results": {**rows, **spent, **held, **asked_metadata(landscape, run_id, name, partition), "explain": explain},
         "answers": spent,
-        "failures": {"failed": rows["failed"], **failures_metadata(landscape, run_id, name)},
+        "failures": {"failed": rows["failed"], **failures_metadata(landscape, run_id, name, partition)},
         "rejections": {"rejected": rows["rejected"]},
     }
     tables = table_metadata(assessment)

@@ -149,13 +149,13 @@ class DagsterDev:
         return str(launched["backfillId"])
 
     def backfilled(self, backfill: str, seconds: float = PATIENCE) -> tuple[str, dict[str, str]]:
-        """How a backfill ended, and how each of its runs did, by partition."""
+        """How a backfill ended, and how each of its runs did, by partition or `first...last`."""
 
         def look() -> tuple[str, dict[str, str]] | None:
             told = self.ask(OF_BACKFILL, id=backfill)["partitionBackfillOrError"]
             if told["status"] in ("REQUESTED", "CANCELING"):
                 return None
-            return told["status"], {_tag(run, "dagster/partition"): run["status"] for run in told["runs"]}
+            return told["status"], {_partitions(run): run["status"] for run in told["runs"]}
 
         return self.wait_for(look, seconds)
 
@@ -256,6 +256,12 @@ def _tags(tags: Mapping[str, str]) -> list[dict[str, str]]:
 
 def _tag(run: Mapping[str, Any], key: str) -> str:
     return next((tag["value"] for tag in run["tags"] if tag["key"] == key), "")
+
+
+def _partitions(run: Mapping[str, Any]) -> str:
+    """The partition of a run, or the first and the last one of its range."""
+    first, last = (_tag(run, f"dagster/asset_partition_range_{end}") for end in ("start", "end"))
+    return f"{first}...{last}" if first else _tag(run, "dagster/partition")
 
 
 def _launched(told: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ from elspeth_dagster.cli.printing import (
 )
 from elspeth_dagster.core.errors import ElspethError, LandscapeError, ReviewError
 from elspeth_dagster.core.money import at_most, money, spent
+from elspeth_dagster.core.naming import in_order
 from elspeth_dagster.core.settings import default_landscape_url
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def runs(assessment: str | None, limit: int, as_json: bool, url: str) -> None:
         (
             line.run_id,
             ", ".join(line.assessments),
-            ", ".join(line.partitions) or None,
+            in_order(line.partitions) or None,
             line.mode.value,
             line.status.value if line.status else "not ended",
             to_the_second(line.started_at),
@@ -428,7 +429,7 @@ def _show_open_runs(found: Sequence[OpenRun], *, as_json: bool) -> None:
         (
             run.run_id,
             ", ".join(run.assessments),
-            ", ".join(run.partitions) or None,
+            in_order(run.partitions) or None,
             to_the_second(run.started_at),
             to_the_second(run.last_sign_at),
             run.open_states,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from elspeth_dagster.cli.printing import facts, indented, instant, quoted
 from elspeth_dagster.core.canonical import Json
 from elspeth_dagster.core.money import money
+from elspeth_dagster.core.naming import in_order
 from elspeth_dagster.landscape.explaining import (
     AnswerGiven,
     Attempt,
@@ -50,7 +51,7 @@ def _run(explanation: Explanation) -> Iterator[str]:
     run, end, node = explanation.run, explanation.end, explanation.node
     told: dict[str, object] = {
         "job": run.job_name,
-        "partition": ", ".join(json.loads(run.partition_keys)) or None,
+        "partition": in_order(json.loads(run.partition_keys)) or None,
         "mode": None if run.mode is Mode.ASK else run.mode.value,
         "status": end.status.value if end else "has not ended",
         "why": end and end.detail,

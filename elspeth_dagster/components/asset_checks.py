@@ -1,6 +1,7 @@
 """The checks of an assessment's results as Dagster's asset checks: one op takes them all, and any of them alone.
 
-They look at the record and at the table that was written, for the partition they are run for, and load no other.
+They look at the record and at the table that was written, for the partitions they are run for, and load no other. Of
+a run with several partitions each has its own finding.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,16 +9,23 @@ from datetime import datetime
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluation,
+    AssetCheckEvaluationTargetMaterializationData,
+)
 
 from elspeth_dagster.auditing import Audit, Finding
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.errors import ElspethError, NotOnRecordError
 from elspeth_dagster.core.spec import CheckSpec, DriftSpec, FailureRateSpec
+from elspeth_dagster.identity import partitions as partitions_of
 from elspeth_dagster.landscape import artifacts
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.previewing import table
 
 Declared = CheckSpec | FailureRateSpec | DriftSpec
+Evaluated = dg.AssetCheckResult | AssetCheckEvaluation | dg.Output[None]
+OF_THE_RECORD = ("accounted", "linked")
 SEVERITIES = {"warn": dg.AssetCheckSeverity.WARN, "error": dg.AssetCheckSeverity.ERROR}
 DESCRIPTIONS = {
     "accounted": "Nothing has disappeared: every record is a row or a rejection, every row has one outcome and is in a "
@@ -50,12 +58,14 @@ def results_checks(assessment: Assessment, partitions: dg.PartitionsDefinition |
         required_resource_keys={"landscape"},
         description="Holds the record and the table of results to what they promise. Asks nobody anything.",
     )
-    def check_results(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+    def check_results(context: dg.AssetCheckExecutionContext) -> Iterator[Evaluated]:
         try:
-            audit = _audit(context, assessment, partitions)
+            keys: Sequence[str | None] = partitions_of(context) or [None]
+            audits = {key: _audit(context, assessment, partitions, key) for key in keys}
+            of_run: dict[tuple[str, str], Finding] = {}
             for check in sorted(context.selected_asset_check_keys, key=lambda one: one.name):
-                finding = _taken(audit, check.name, declared[check.name])
-                yield _result(check, finding, SEVERITIES[declared[check.name].severity])
+                taken = {key: _taken(audit, check.name, declared[check.name], of_run) for key, audit in audits.items()}
+                yield from _evaluated(context, check, taken, declared[check.name])
         except ElspethError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
 
@@ -68,7 +78,8 @@ def _declared(assessment: Assessment) -> dict[str, Declared]:
     return {name: check for name, check in named.items() if check is not None}
 
 
-def _taken(audit: Audit, name: str, declared: Declared) -> Finding:
+def _taken(audit: Audit, name: str, declared: Declared, of_run: dict[tuple[str, str], Finding]) -> Finding:
+    """A finding; that of a check of the record is the same for all partitions of a run, and kept in `of_run`."""
     match declared:
         case FailureRateSpec():
             return audit.failure_rate(declared)
@@ -76,17 +87,24 @@ def _taken(audit: Audit, name: str, declared: Declared) -> Finding:
             return audit.drift(declared)
         case CheckSpec():
             plain: Callable[[], Finding] = getattr(audit, name)
-            return plain()
+            if name not in OF_THE_RECORD:
+                return plain()
+            if (name, audit.run_id) not in of_run:
+                of_run[name, audit.run_id] = plain()
+            return of_run[name, audit.run_id]
 
 
 def _audit(
-    context: dg.AssetCheckExecutionContext, assessment: Assessment, partitions: dg.PartitionsDefinition | None
+    context: dg.AssetCheckExecutionContext,
+    assessment: Assessment,
+    partitions: dg.PartitionsDefinition | None,
+    partition: str | None,
 ) -> Audit:
-    """Of this run's results; where it made none, of the last that were made of its partition, or of any."""
+    """Of this run's results of a partition; where it made none, of the last that were made of it, or of any."""
     landscape: Landscape = context.resources.landscape
-    key, partition = f"{assessment.spec.name}/results", context.partition_key if context.has_partition_key else None
+    key = f"{assessment.spec.name}/results"
     with landscape.read() as connection:
-        own = artifacts.of_run(connection, context.run.run_id, key)
+        own = artifacts.of_run(connection, context.run.run_id, key, partition)
         written = own or artifacts.latest(connection, key, partition)
     if written is None:
         raise NotOnRecordError("There are no results to check yet. Materialize the assets of this partition first.")
@@ -122,15 +140,49 @@ def _place(partitions: Any, key: str) -> tuple[Mapping[str, str], datetime]:
     return keys, time.partitions_def.time_window_for_partition_key(keys.pop(time.name)).start
 
 
-def _result(check: dg.AssetCheckKey, finding: Finding, severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        passed=finding.passed,
-        asset_key=check.asset_key,
-        check_name=check.name,
-        severity=severity,
-        description=finding.told,
-        metadata=_metadata(finding.facts),
-    )
+def _evaluated(
+    context: dg.AssetCheckExecutionContext,
+    check: dg.AssetCheckKey,
+    taken: Mapping[str | None, Finding],
+    declared: Declared,
+) -> Iterator[Evaluated]:
+    """A check's findings as Dagster keeps them: one, or for a range one for each of its partitions."""
+    if not context.has_partition_key and None not in taken:
+        yield dg.Output(None, context.job_def.asset_layer.get_op_output_name(check))
+        for partition, finding in taken.items():
+            target = _checked(context, check.asset_key, str(partition))
+            yield AssetCheckEvaluation(
+                **_told(check, finding, declared),
+                blocking=declared.blocking,
+                target_materialization_data=target,
+                partition=partition,
+            )
+        return
+    for finding in taken.values():
+        yield dg.AssetCheckResult(**_told(check, finding, declared))
+
+
+def _told(check: dg.AssetCheckKey, finding: Finding, declared: Declared) -> dict[str, Any]:
+    return {
+        "passed": finding.passed,
+        "asset_key": check.asset_key,
+        "check_name": check.name,
+        "severity": SEVERITIES[declared.severity],
+        "description": finding.told,
+        "metadata": _metadata(finding.facts),
+    }
+
+
+def _checked(
+    context: dg.AssetCheckExecutionContext, asset_key: dg.AssetKey, partition: str
+) -> AssetCheckEvaluationTargetMaterializationData | None:
+    """The materialization that is checked; Dagster's own look-up knows none of a range."""
+    of_partition = dg.AssetRecordsFilter(asset_key=asset_key, asset_partitions=[partition])
+    for record in context.instance.fetch_materializations(of_partition, limit=1).records:
+        return AssetCheckEvaluationTargetMaterializationData(
+            run_id=record.run_id, storage_id=record.storage_id, timestamp=record.timestamp
+        )
+    return None
 
 
 def _metadata(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -179,7 +179,8 @@ def code_version(assessment: Assessment) -> str:
     """What decides an assessment's answers beside its ingredients, and this package's version.
 
     A change marks what was made before as stale. An ingredient's change does so by its own data version. When it runs,
-    how many rows a step takes, what it costs, how far it may go, who owns it and how it is watched decide no answer.
+    for how many partitions at once, how many rows a step takes, what it costs, how far it may go, who owns it and how
+    it is watched decide no answer.
     """
     declared = assessment.spec
     watched = {"checks": ChecksSpec(), "owners": [], "preview_rows": 0}
@@ -187,6 +188,7 @@ def code_version(assessment: Assessment) -> str:
         update={
             **dict.fromkeys(NOT_IN_THE_CODE),
             **watched,
+            "backfill": "per_partition",
             "source": declared.source.model_copy(update={"missing": "fail"}),
             "llm": declared.llm.model_copy(update={"price": None}),
             "errors": declared.errors.model_copy(update={"max_failures": None}),

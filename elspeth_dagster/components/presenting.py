@@ -51,6 +51,7 @@ def assessment_assets(
         internal_asset_deps={output: {source} if output == "rejections" else {source, *asked_by} for output in ASSETS},
         group_name=spec.name,
         partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run() if spec.backfill == "single_run" else None,
         descriptions_by_output_name=_descriptions(assessment),
         tags_by_output_name={output: {f"dagster/kind/{kind}": "" for kind in KINDS[output]} for output in ASSETS},
         code_versions_by_output_name=dict.fromkeys(ASSETS, code_version),

@@ -44,6 +44,7 @@ OnUnknown = Literal["ask_again", "fail"]
 Severity = Literal["warn", "error"]
 Condition = Literal["eager", "missing", "on_cron"]
 OnMissing = Literal["fail", "skip"]
+Backfill = Literal["per_partition", "single_run"]
 OnChanged = Literal["ignore", "ask"]
 KeyPath = tuple[str | int, ...]
 
@@ -699,6 +700,11 @@ class AssessmentSpec(SpecModel):
     source: SourceSpec = Field(description="Where the rows come from.")
     partitions: PartitionsSpec | None = Field(
         default=None, description="How the source is cut into partitions; leave it out for an assessment without."
+    )
+    backfill: Backfill = Field(
+        default="per_partition",
+        description="How a backfill takes several partitions. per_partition: a run for each. single_run: one run for "
+        "all that follow one another, in which a row's key may occur in one partition only.",
     )
     aggregate: AggregateSpec = Field(default=AggregateSpec(), description="What makes a batch.")
     rows_per_step: int | None = Field(

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from elspeth_dagster.core.money import at_most, money, spent
+from elspeth_dagster.core.naming import in_order
 from elspeth_dagster.explorer.looking import looking
 from elspeth_dagster.explorer.visible import plain, visible
 
@@ -140,6 +141,7 @@ TEMPLATES.filters.update(
     as_json=as_json,
     word=word,
     spent=spent,
+    in_order=in_order,
     at_most=at_most,
 )
 TEMPLATES.globals.update(LONGEST_TEXT=LONGEST_TEXT)

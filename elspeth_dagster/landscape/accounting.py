@@ -31,8 +31,8 @@ from elspeth_dagster.landscape.schema import (
 from elspeth_dagster.landscape.words import Outcome, StateStatus
 
 
-def fates(connection: sa.Connection, run_id: str, assessment: str) -> dict[str, int]:
-    """How many rows of an assessment had which outcome; `none` are without one."""
+def fates(connection: sa.Connection, run_id: str, assessment: str, partition: str | None = None) -> dict[str, int]:
+    """How many rows of an assessment (of one partition of several) had which outcome; `none` are without one."""
     counted = (
         sa.select(token_outcomes.c.outcome, sa.func.count())
         .select_from(rows)
@@ -41,6 +41,8 @@ def fates(connection: sa.Connection, run_id: str, assessment: str) -> dict[str, 
         .where(rows.c.run_id == run_id, rows.c.node_id == f"{assessment}.admit_rows")
         .group_by(token_outcomes.c.outcome)
     )
+    if partition is not None:
+        counted = counted.where(rows.c.partition_key == partition)
     return {str(outcome or "none"): number for outcome, number in connection.execute(counted)}
 
 
@@ -111,13 +113,15 @@ def _calls_without_reply(connection: sa.Connection, run_id: str, assessment: str
 
 
 def _missing_in(connection: sa.Connection, run_id: str, asset_key: str, expected: int) -> int:
+    """How far the rows of the last table of each partition are from what they must be."""
     written = (
-        sa.select(artifacts.c.row_count)
+        sa.select(artifacts.c.partition_key, artifacts.c.row_count)
         .join(node_states, node_states.c.state_id == artifacts.c.state_id)
         .where(node_states.c.run_id == run_id, artifacts.c.asset_key == asset_key)
-        .order_by(artifacts.c.written_at.desc())
+        .order_by(artifacts.c.written_at)
     )
-    return abs(expected - (connection.scalar(written) or 0))
+    there: dict[str | None, int] = {row.partition_key: row.row_count for row in connection.execute(written)}
+    return abs(expected - sum(there.values()))
 
 
 def unlinked(connection: sa.Connection, run_id: str, assessment: str, questions: Iterable[str]) -> dict[str, int]:

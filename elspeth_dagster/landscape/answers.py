@@ -103,15 +103,26 @@ class FailedRows(NamedTuple):
     row_keys: list[str]
 
 
-def failed_by_reason(connection: sa.Connection, run_id: str, node_id: str, examples: int) -> list[FailedRows]:
-    """The rows of a run with a refused answer in their latest attempt, by reason, the commonest first."""
+def failed_by_reason(
+    connection: sa.Connection,
+    run_id: str,
+    node_id: str,
+    examples: int,
+    where: sa.ColumnElement[bool] | None = None,
+) -> list[FailedRows]:
+    """The rows of a run with a refused answer in their latest attempt, by reason, the commonest first.
+
+    `where` is what must hold of that attempt's state.
+    """
+    of_state = sa.true() if where is None else where
     number = sa.func.count(answers.c.token_id.distinct()).label("n")
     counted = sa.select(answers.c.reason, number).group_by(answers.c.reason).order_by(sa.desc("n"), answers.c.reason)
-    found = connection.execute(_refused(counted, run_id, node_id, ())).all()
+    found = connection.execute(_refused(counted, run_id, node_id, ()).where(of_state)).all()
     of_reason = (
         _refused(sa.select(rows.c.row_key).distinct().add_columns(rows.c.row_index), run_id, node_id, ())
         .join(tokens, tokens.c.token_id == answers.c.token_id)
         .join(rows, rows.c.row_id == tokens.c.row_id)
+        .where(of_state)
         .order_by(rows.c.row_index)
         .limit(examples)
     )

@@ -1,4 +1,4 @@
-"""Tables that were written, found again: of one run, or the last one of each partition."""
+"""Tables that were written, found again: of one run and partition, or the last one of each partition."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from elspeth_dagster.landscape.records import Artifact
 from elspeth_dagster.landscape.schema import artifacts
 
 
-def of_run(connection: sa.Connection, run_id: str, asset_key: str) -> Artifact | None:
-    """The table that a run wrote for an asset, at its last attempt."""
+def of_run(connection: sa.Connection, run_id: str, asset_key: str, partition: str | None = None) -> Artifact | None:
+    """The table that a run wrote for an asset, of one partition or of its only one, at its last attempt."""
     written = artifacts.select().where(artifacts.c.run_id == run_id, artifacts.c.asset_key == asset_key)
+    if partition is not None:
+        written = written.where(artifacts.c.partition_key == partition)
     row = connection.execute(written.order_by(artifacts.c.written_at.desc())).first()
     return None if row is None else Artifact(*row)
 

@@ -411,7 +411,9 @@ def _of_rejections(connection: sa.Connection, run: Run, rejected: Sequence[tuple
         node=node,
         row=None,
         rejections=tuple(record for _, record in rejected),
-        artifacts=_artifacts(connection, node, {"rejections"}),
+        artifacts=_artifacts(
+            connection, node, {"rejections"}, {record.rejection.partition_key for _, record in rejected}
+        ),
     )
 
 
@@ -435,7 +437,7 @@ def _of_row(
         attempts=attempts,
         questions=_questions(connection, node, token_id, attempts, question),
         outcome=fate,
-        artifacts=_artifacts(connection, node, carriers),
+        artifacts=_artifacts(connection, node, carriers, {row.partition_key}),
     )
 
 
@@ -479,8 +481,10 @@ def _outcome(connection: sa.Connection, token_id: str) -> Fate | None:
     return None if row is None else Fate(*_records(row, TokenOutcome, NodeState))
 
 
-def _artifacts(connection: sa.Connection, node: Node, carriers: set[str]) -> tuple[Artifact, ...]:
-    """The tables of these names that were written from the slice: an artifact's state is one of the slice's."""
+def _artifacts(
+    connection: sa.Connection, node: Node, carriers: set[str], partitions: set[str | None]
+) -> tuple[Artifact, ...]:
+    """The tables of these names and partitions that were written from the slice: an artifact's state is one of its."""
     artifacts, states = schema.artifacts, schema.node_states
     written = (
         sa.select(*artifacts.c)
@@ -489,7 +493,8 @@ def _artifacts(connection: sa.Connection, node: Node, carriers: set[str]) -> tup
         .order_by(artifacts.c.written_at, artifacts.c.asset_key)
     )
     found = [Artifact(*row) for row in connection.execute(written)]
-    return tuple(artifact for artifact in found if artifact.asset_key.rpartition("/")[2] in carriers)
+    of_partitions = (artifact for artifact in found if artifact.partition_key in partitions)
+    return tuple(artifact for artifact in of_partitions if artifact.asset_key.rpartition("/")[2] in carriers)
 
 
 # Its questions -------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from elspeth_dagster.core.canonical import Json, canonical_json
 from elspeth_dagster.landscape import payloads
 from elspeth_dagster.landscape.ledger import Landscape, insert
 from elspeth_dagster.landscape.records import Answer, Payload, Review, Run, Scope
-from elspeth_dagster.landscape.schema import answers, node_states, reviews, rows, runs, tokens
+from elspeth_dagster.landscape.schema import answers, node_states, reviews, rows, tokens
 from elspeth_dagster.stages.reviewing import Judgement
 
 AT_ONCE = 500
@@ -161,7 +161,7 @@ def about_run(connection: sa.Connection, run: Run, node_id: str) -> list[Judgeme
 
     The tokens are this run's, also where another run's answer to the same was reviewed.
     """
-    candidates = _of_slice(connection, run.partition_keys, node_id)
+    candidates = _of_slices(connection, run.partition_keys, node_id)
     own = _origins(connection, run.run_id, node_id, [each.row_key for each in candidates])
     found = []
     for each in candidates:
@@ -190,17 +190,20 @@ class _Candidate(NamedTuple):
     row_values_ref: str
 
 
-def _of_slice(connection: sa.Connection, partition_keys: str, node_id: str) -> list[_Candidate]:
-    """The reviews of answers that any run gave at a node about a partition. People write few: all are looked at."""
+def _of_slices(connection: sa.Connection, partition_keys: str, node_id: str) -> list[_Candidate]:
+    """The reviews of answers that any run gave at a node about these partitions, alone or with others, or about none.
+
+    People write few: all are looked at.
+    """
+    partitions, here = json.loads(partition_keys), rows.c.partition_key
     same_answer = sa.and_(*(reviews.c[name] == answers.c[name] for name in ("state_id", "token_id", "query_key")))
     of_slice = (
         sa.select(*reviews.c, *answers.c, rows.c.row_key, rows.c.values_ref.label("row_values_ref"))
         .join(answers, same_answer)
         .join(node_states, node_states.c.state_id == answers.c.state_id)
-        .join(runs, runs.c.run_id == node_states.c.run_id)
         .join(tokens, tokens.c.token_id == answers.c.token_id)
         .join(rows, rows.c.row_id == tokens.c.row_id)
-        .where(runs.c.partition_keys == partition_keys, node_states.c.node_id == node_id)
+        .where(here.in_(partitions) if partitions else here.is_(None), node_states.c.node_id == node_id)
         .order_by(reviews.c.reviewed_at, reviews.c.number, reviews.c.reviewer)
     )
     end = len(Review._fields)

@@ -139,6 +139,16 @@ def last_collected(connection: sa.Connection, assessment: str, partition_keys: s
     return next((run for run in found if assessment in _collected(connection, run.run_id)), None)
 
 
+def last_covering(connection: sa.Connection, assessment: str, partitions: Sequence[str]) -> Run | None:
+    """The last run that asked the questions of these partitions, maybe beside others, and collected its results."""
+    of_several = runs.c.partition_keys.contains('", "')
+    these = (runs.c.partition_keys == json.dumps(list(partitions))) | of_several
+    asked = runs.select().where(runs.c.mode == Mode.ASK, these if partitions else runs.c.partition_keys == "[]")
+    found = (Run(*row) for row in connection.execute(asked.order_by(runs.c.started_at.desc())))
+    covering = (run for run in found if set(partitions) <= set(json.loads(run.partition_keys)))
+    return next((run for run in covering if assessment in _collected(connection, run.run_id)), None)
+
+
 def not_ended(connection: sa.Connection, *assessments: str) -> list[Run]:
     """The runs (of any of these assessments) that have no end on record, in the order in which they began."""
     endless = runs.select().where(~sa.exists().where(run_ends.c.run_id == runs.c.run_id))

@@ -377,7 +377,7 @@ token_outcomes = _table(
 
 artifacts = _table(
     "artifacts",
-    "A file or table that was written: where, which bytes, how many rows.",
+    "A file or table that was written: where, which bytes, how many rows. A state writes a file once.",
     _name("artifact_id", key=True),
     _name("run_id"),
     _name("state_id"),
@@ -388,7 +388,7 @@ artifacts = _table(
     _number("size"),
     _number("row_count"),
     _instant("written_at"),
-    sa.UniqueConstraint("state_id", "asset_key"),
+    sa.UniqueConstraint("state_id", "uri"),
     sa.CheckConstraint("length(content_hash) = 32", name="content_hash_is_sha256"),
     _belongs_to("node_states", "state_id"),
 )

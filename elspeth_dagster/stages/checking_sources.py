@@ -27,6 +27,7 @@ def source_problems(spec: AssessmentSpec) -> Iterator[Problem]:
     yield from _asset_problems(spec)
     yield from _inbox_problems(spec)
     yield from _sensor_problems(spec)
+    yield from _backfill_problems(spec)
     if spec.partitions is not None:
         yield from _static_key_problems(spec.partitions)
 
@@ -107,6 +108,21 @@ def _sensor_problems(spec: AssessmentSpec) -> Iterator[Problem]:
         yield Problem(
             ("sensor", "changed"), "A file of an inbox is taken once. Take it out; what changed gets a new name."
         )
+
+
+def _backfill_problems(spec: AssessmentSpec) -> Iterator[Problem]:
+    """Why several partitions can't be one run."""
+    here, source = ("backfill",), spec.source
+    if spec.backfill == "per_partition":
+        return
+    if spec.partitions is None:
+        yield Problem(here, "`single_run` takes several partitions at once. Declare `partitions`, or take it out.")
+    if source.path is None:
+        kind = "asset" if source.asset is not None else "inbox"
+        yield Problem(here, f"`single_run` reads a file per partition, and `source.{kind}` has none. Take it out.")
+    if source.missing == "skip":
+        told = "In one run the partitions with a file and those without can't end apart, as `source.missing: skip` has"
+        yield Problem(here, f"{told} it. Take either out.")
 
 
 def _static_key_problems(partitions: PartitionsSpec) -> Iterator[Problem]:

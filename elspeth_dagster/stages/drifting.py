@@ -30,7 +30,8 @@ def compare(now: Mapping[str, Sequence[float]], before: Mapping[str, Sequence[fl
     if not both:
         return []
     found = [ks_2samp(before[column], now[column], method="asymp") for column in both]
-    adjusted = false_discovery_control([float(one.pvalue) for one in found])
+    # Of one number against one nothing can be said, and SciPy says NaN.
+    adjusted = false_discovery_control([1.0 if np.isnan(one.pvalue) else float(one.pvalue) for one in found])
     compared = [
         Comparison(column, *_means(before[column], now[column]), float(one.statistic), float(p_value))
         for column, one, p_value in zip(both, found, adjusted, strict=True)

@@ -52,7 +52,7 @@ class Refused(Exception):  # noqa: N818 (a verdict on one record, not an error o
 class Found:
     """A record's fields as its format gives them; `refused` where there is no making them out.
 
-    `file` is the one that holds it, where a source is several.
+    `file` is the one that holds it, where a source is several; `partition` the one that this is read for.
     """
 
     line: int | None
@@ -60,6 +60,7 @@ class Found:
     fields: Mapping[str, object]
     refused: Refused | None = None
     file: str | None = None
+    partition: str | None = None
 
 
 def excerpt(value: object) -> str:

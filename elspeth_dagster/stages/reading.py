@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from elspeth_dagster.core.canonical import Json, canonical_json
 from elspeth_dagster.core.errors import SourceError
@@ -38,7 +38,7 @@ class Record:
     (a CSV header is line 1), None for Parquet and DataFrames. `key` is the declared key's value as text, of several
     columns the canonical JSON list. `values` has every declared column in declared order: str, int, float, bool or
     None; date and datetime as ISO 8601 text, datetime in UTC. `raw` is the record as it came, without its final
-    line end; None for Parquet and DataFrames.
+    line end; None for Parquet and DataFrames. `partition` is the one that it belongs to.
     """
 
     index: int
@@ -46,6 +46,7 @@ class Record:
     key: str
     values: dict[str, Json]
     raw: bytes | None
+    partition: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,14 @@ class Rejection:
     reason: RejectionReason
     message: str
     raw: bytes
+    partition: str | None = None
+
+
+class Place(NamedTuple):
+    """Where a key was found: in which partition, and in words in which record or on which line."""
+
+    partition: str | None
+    told: str
 
 
 def read_records(stream: BinaryIO, name: str, source: SourceSpec) -> Iterator[Record | Rejection]:
@@ -91,13 +100,16 @@ def find_records(stream: BinaryIO, name: str, source: SourceSpec) -> Iterator[Fo
 def judged(found: Iterable[Found], source: SourceSpec) -> Iterator[Record | Rejection]:
     """Records of files of the source's format, of one or of several one after another, as what they come to.
 
-    They are numbered through, and a key names one row of them all.
+    They are numbered through, and a key names one row of them all. Raises SourceError, while iterating, for a key that
+    occurs in two partitions.
     """
     return _judged(found, source, coerce_text if source.effective_format == "csv" else coerce_value)
 
 
-def read_frame(frame: pd.DataFrame, name: str, source: SourceSpec) -> Iterator[Record | Rejection]:
-    """Reads a DataFrame, whose columns may be wider than declared.
+def read_frame(
+    frame: pd.DataFrame, name: str, source: SourceSpec, partition: str | None = None
+) -> Iterator[Record | Rejection]:
+    """Reads a DataFrame, whose columns may be wider than declared, as the records of a partition.
 
     NaN, NaT, None and NA all mean null, since pandas can't tell them apart; so does a NaN that was computed.
     Whole floats are ints where an int is declared, midnights without a time zone dates where a date is.
@@ -105,33 +117,47 @@ def read_frame(frame: pd.DataFrame, name: str, source: SourceSpec) -> Iterator[R
     """
     from elspeth_dagster.stages.reading_tables import find_frame
 
-    return _judged(find_frame(frame, name, source), source, coerce_value)
+    found = (replace(each, partition=partition) for each in find_frame(frame, name, source))
+    return _judged(found, source, coerce_value)
 
 
 def _judged(found: Iterable[Found], source: SourceSpec, coerce: Coerce) -> Iterator[Record | Rejection]:
-    places: dict[str, str | int] = {}
+    places: dict[str, Place] = {}
     for index, each in enumerate(found):
         try:
             result: Record | Rejection = _record(index, each, source, coerce, places)
         except Refused as refused:
             raw = each.raw if each.raw is not None else _rendered(each.fields)
             message = f"{each.file}: {refused.message}" if each.file else refused.message
-            result = Rejection(index, each.line, refused.column, refused.reason, message, raw)
+            result = Rejection(index, each.line, refused.column, refused.reason, message, raw, each.partition)
         yield result
 
 
-def _record(index: int, found: Found, source: SourceSpec, coerce: Coerce, places: dict[str, str | int]) -> Record:
+def _record(index: int, found: Found, source: SourceSpec, coerce: Coerce, places: dict[str, Place]) -> Record:
     if found.refused:
         raise found.refused
     values = {column: coerce(found.fields[column], column, kind) for column, kind in source.columns.items()}
     key = _key(values, source.key)
-    if key in places:
-        place = f"in record {places[key]}" if found.line is None else f"on line {places[key]}"
-        message = f"Key {excerpt(key)} was there already, {place}; a key names one row."
+    here = _place(index, found)
+    if (before := places.setdefault(key, here)) is not here:
+        _check_same_partition(key, before, here)
+        message = f"Key {excerpt(key)} was there already, {before.told}; a key names one row."
         raise Refused(RejectionReason.REPEATED_KEY, message, source.key[0] if len(source.key) == 1 else None)
-    here = index if found.line is None else found.line
-    places[key] = f"{here} of {found.file}" if found.file else here
-    return Record(index, found.line, key, values, found.raw)
+    return Record(index, found.line, key, values, found.raw, found.partition)
+
+
+def _place(index: int, found: Found) -> Place:
+    told = f"in record {index}" if found.line is None else f"on line {found.line}"
+    return Place(found.partition, f"{told} of {found.file}" if found.file else told)
+
+
+def _check_same_partition(key: str, before: Place, here: Place) -> None:
+    if before.partition != here.partition:
+        raise SourceError(
+            f"Key {excerpt(key)} is in partition {before.partition!r}, {before.told}, and in partition "
+            f"{here.partition!r}, {here.told}: in one run a key names one row. Backfill with one run per partition "
+            "(`backfill: per_partition`), or launch these partitions apart."
+        )
 
 
 def _key(values: Mapping[str, Json], columns: list[str]) -> str:

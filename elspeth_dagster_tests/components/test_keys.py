@@ -126,6 +126,7 @@ DEFINITIONS: dict[str, Change] = {
     },
     "partitions.multi.static": {"partitions": {"multi": PAIRS["multi"] | {"region": {"static": ["north"]}}}},
     "partitions.multi.dynamic": {"partitions": {"multi": PAIRS["multi"] | {"region": {"dynamic": "regions"}}}},
+    "backfill": {"partitions": {"daily": "2026-01-01"}, "backfill": "single_run"},
     "schedule": {"schedule": "0 7 * * *"},
     "automation.condition": {"schedule": None, "automation": {"condition": "eager"}},
     "automation.cron": {"schedule": None, "automation": {"condition": "on_cron", "cron": "0 7 * * *"}},
@@ -202,13 +203,13 @@ def observed(project: Project, **changes: Any) -> object:
 def seen(asset: AssetNode) -> object:
     """What Dagster sees of an asset."""
     watched = (asset.owners, asset.freshness_policy, asset.automation_condition)
-    return asset.parent_keys, asset.partitions_def, *watched
+    return asset.parent_keys, asset.partitions_def, asset.backfill_policy, *watched
 
 
 @pytest.mark.parametrize("key", DEFINITIONS)
 def test_a_key_changes_what_dagster_sees(project: Project, key: str) -> None:
     before: Change = {"schedule": "0 6 * * *", "sensor": {} if key.startswith("sensor") else None}
-    if key.startswith("partitions"):
+    if key.startswith(("partitions", "backfill")):
         before = {"partitions": PAIRS if "multi" in key else {"daily": "2026-01-01"}}
     after = {**before, **DEFINITIONS[key]}
     folder = project.folder / "trial" / "defs" / "trial"

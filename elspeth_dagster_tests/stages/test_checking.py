@@ -22,6 +22,11 @@ from elspeth_dagster_tests.stages.declared import FILES, NOTHING, QUERY, assessm
 COLUMNS = {"id": "str", "region": "str", "cs1_text": "str", "cs2_text": "str"}
 INBOX: dict[str, Any] = {"inbox": "data/inbox/*.csv", "key": ["id"], "columns": COLUMNS}
 TAKEN: dict[str, Any] = {"partitions": {"dynamic": "arrivals"}, "sensor": {"max_age_seconds": 60}}
+ONE_RUN: dict[str, Any] = {
+    "backfill": "single_run",
+    "partitions": {"static": ["north"]},
+    "source.path": "data/{partition}.csv",
+}
 PAIRS: dict[str, Any] = {"multi": {"region": {"static": ["north"]}, "date": {"daily": "2026-01-01"}}}
 NO_PRODUCT: dict[str, Any] = {"case_studies": [], "criteria": [], "prompt": {}, "answer": {}, "queries": [QUERY]}
 
@@ -231,6 +236,10 @@ def test_columns_that_are_not_declared_are_refused(changes: dict[str, Any], key:
             "sensor.changed",
             "is taken once",
         ),
+        ({"backfill": "single_run"}, "backfill", "Declare `partitions`, or take it out"),
+        ({**ONE_RUN, "source.path": NOTHING, "source.asset": "a/b"}, "backfill", "`source.asset` has none"),
+        ({"source": INBOX, **TAKEN, "backfill": "single_run"}, "backfill", "`source.inbox` has none"),
+        ({**ONE_RUN, "source.missing": "skip"}, "backfill", "`source.missing: skip`"),
         ({"sensor": {"files": 9}}, "sensor.files", "goes with `source.inbox`"),
         ({"sensor": {"max_age_seconds": 9}}, "sensor.max_age_seconds", "goes with `source.inbox`"),
         ({"source": INBOX | {"inbox": None, "asset": "a/b"}, "sensor": {}}, "sensor", "the source is an asset"),

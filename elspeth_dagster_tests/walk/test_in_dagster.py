@@ -67,8 +67,10 @@ def project(tmp_path_factory: pytest.TempPathFactory, server: FaultServer) -> Pr
         partitions={"dynamic": "letters"},
         sensor={**watching, "files": 2, "max_age_seconds": 3600},
     )
-    for day in DAYS:
+    made.declare("at_once", source=source("data/at_once/{partition}.csv"), partitions=days, backfill="single_run")
+    for number, day in enumerate(DAYS):
         made.write_rows(rows_of_texts(10), f"data/days/{day}.csv")
+        made.write_rows(rows_of_texts(2, start=2 * number), f"data/at_once/{day}.csv")
     made.write_rows(rows_of_texts(3, start=20), "data/twice/north.csv")
     for assessment in ("pairs", "sites", "letters", "stopped"):
         (folder / "data" / assessment).mkdir()
@@ -87,6 +89,7 @@ class Story:
         self.dev = dev
         self.twice = [dev.backfill(tables("twice"), ["north"]) for _ in range(2)]
         self.days = dev.backfill(tables("days"), DAYS)
+        self.at_once = dev.backfill(tables("at_once"), DAYS[:3])
         self.pairs = dev.backfill(tables("pairs"), [f"{DAYS[0]}|north"])
 
 
@@ -144,6 +147,18 @@ def test_a_backfill_makes_a_run_for_each_partition_within_limits_and_its_numbers
     assert story.dev.backfilled(story.days) == ("COMPLETED_SUCCESS", dict.fromkeys(DAYS, "SUCCESS"))
     assert_plotted(story.dev, DAYS, rows=10)
     assert_paced([request["at"] for request in server.stats()["requests"]], PER_MINUTE)
+
+
+def test_a_backfill_in_a_single_run_materializes_each_partition_with_its_own_numbers_and_checks(
+    story: Story, project: Project
+) -> None:
+    dev, days = story.dev, DAYS[:3]
+    assert dev.backfilled(story.at_once) == ("COMPLETED_SUCCESS", {f"{days[0]}...{days[-1]}": "SUCCESS"})
+    assert dev.partitions("at_once/results") == {"materialized": 3, "failed": 0, "all": 4}
+    told = dev.numbers("at_once/results")
+    assert {day: (of_day["rows"], of_day["calls"]) for day, of_day in told.items()} == dict.fromkeys(days, (2, 8))
+    checks = dev.checks("at_once/results")["accounted"]
+    assert {one["partition"]: one["status"] for one in checks} == dict.fromkeys(days, "SUCCEEDED")
 
 
 def assert_plotted(dev: DagsterDev, days: list[str], rows: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 from elspeth_dagster.landscape import inboxes
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster_tests.fault_server import FaultServer
-from elspeth_dagster_tests.project import ATTRIBUTES, Project, load_definitions, rows_of_texts
+from elspeth_dagster_tests.project import ATTRIBUTES, Project, rows_of_texts
 
 BY_DATE_AND_REGION = {"multi": {"region": {"static": ["north", "south"]}, "date": {"daily": "2026-01-01"}}}
 DYNAMIC = {"dynamic": "arrivals"}
@@ -111,24 +111,17 @@ def test_a_run_of_several_partitions_at_once_is_refused_before_anything_is_read(
     sqlite_project: Project, server: FaultServer
 ) -> None:
     sqlite_project.declare(source=source(), partitions={"static": ["north", "south"]})
-    result = run_of_range(sqlite_project, "north", "south")
-    assert "a run takes one partition" in failure(result) and server.stats()["received"] == 0
+    result = sqlite_project.run_range("north", "south")
+    assert "`backfill: single_run`" in failure(result) and server.stats()["received"] == 0
+    assert sqlite_project.fact("SELECT count(*) FROM runs") == 0
 
 
 def test_a_range_of_one_partition_is_that_partition(sqlite_project: Project) -> None:
     sqlite_project.declare(source=source(), partitions={"static": ["north", "south"]})
     sqlite_project.write_rows(rows_of_texts(1), "data/south.csv")
-    assert run_of_range(sqlite_project, "south", "south").success
+    assert sqlite_project.run_range("south", "south").success
     assert sqlite_project.facts("SELECT partition_keys FROM runs") == [{"partition_keys": '["south"]'}]
     assert len(sqlite_project.table("results", partition="south")) == 1
-
-
-def run_of_range(project: Project, first: str, last: str) -> dg.ExecuteInProcessResult:
-    """A run of several partitions at once, as 'single run' launches it."""
-    tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
-    with project.in_env(), dg.DagsterInstance.get() as instance:
-        job = load_definitions(project.folder).resolve_job_def("trial_job")
-        return job.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
 
 
 def take(project: Project, *names: str, partition: str = "000001") -> None:
