@@ -102,6 +102,22 @@ def test_a_skipped_partition_keeps_the_tables_that_it_had(sqlite_project: Projec
     assert list(sqlite_project.table("results", partition="north")["id"]) == ["R0"]
 
 
+def test_a_skipped_run_is_none_to_replay_or_to_go_on_with(project: Project, server: FaultServer) -> None:
+    project.declare(source=source(missing="skip"), partitions={"static": ["north"]})
+    project.write_rows(rows_of_texts(1), "data/north.csv")
+    asked = project.run(partition="north")
+    path = project.folder / "data" / "north.csv"
+    path.rename(path.with_suffix(".away"))
+    assert project.run(partition="north").success
+    path.with_suffix(".away").rename(path)
+    server.reset()
+    for launch in ({"mode": "replay"}, {"reuse": "lineage"}):
+        assert project.run(partition="north", **launch).success
+    assert server.stats()["received"] == 0
+    last = project.facts("SELECT parent_run_id, root_run_id FROM runs ORDER BY started_at")[-1]
+    assert last == {"parent_run_id": asked.run_id, "root_run_id": asked.run_id}
+
+
 def test_a_folder_that_is_not_there_is_no_missing_file(sqlite_project: Project) -> None:
     sqlite_project.declare(source=source(missing="skip"), partitions={"static": ["north"]})
     assert "Its folder is not there either" in failure(sqlite_project.run(partition="north"))
