@@ -35,13 +35,13 @@ def main(cache: Path | None, port: int, explorer_port: int) -> None:
             os.environ["OPENAI_BASE_URL"] = started.enter_context(LocalModel(log, cache=cache)).base_url
         dagster = f"http://{HERE}:{port}"
         os.environ.setdefault("ELSPETH_EXPLORER_URL", f"http://{HERE}:{explorer_port}")
-        started.enter_context(_explorer(settings.landscape_url, explorer_port, dagster))
+        started.enter_context(explorer_beside(settings.landscape_url, explorer_port, dagster))
         click.echo(f"Dagster's pages will be at {dagster}")
         sys.exit(_dagster_dev(port))
 
 
 @contextmanager
-def _explorer(landscape_url: str, port: int, dagster_url: str) -> Iterator[None]:
+def explorer_beside(landscape_url: str, port: int, dagster_url: str) -> Iterator[None]:
     """The explorer for as long as the block runs: it prints its address, or why it can't be there."""
     Landscape.open(landscape_url).close()  # it only reads, and there may be no landscape yet
     options = ["--host", HERE, "--port", str(port), "--dagster-url", dagster_url]
