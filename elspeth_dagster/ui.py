@@ -46,8 +46,7 @@ def explorer_beside(landscape_url: str, port: int, dagster_url: str) -> Iterator
     Landscape.open(landscape_url).close()  # it only reads, and there may be no landscape yet
     options = ["--host", HERE, "--port", str(port), "--dagster-url", dagster_url]
     command = [sys.executable, "-c", "from elspeth_dagster.cli import main; main()", "explorer", *options]
-    # In a session of its own, so that Ctrl-C does not reach it before its pages are of no use.
-    process = subprocess.Popen(command, start_new_session=True)
+    process = subprocess.Popen(command)
     try:
         yield
     finally:
