@@ -1,7 +1,7 @@
 # make demo   one slice of the sample, asked of a local model in a real Dagster run
 # make test   all tests, types, style and the import contract; the explorer's need a Chromium (make browser)
-# make soak   launches killed and connections cut hundreds of times, on both databases, and compared (half an hour)
-# make ui     Dagster's web pages with the sample, on http://127.0.0.1:3000
+# make soak   launches killed and connections cut hundreds of times, on both databases, and a month backfilled (an hour)
+# make ui     Dagster's web pages with the sample, on http://127.0.0.1:3000, and the explorer on http://127.0.0.1:3001
 # Needs Python >= 3.11 and make; everything else goes into .venv and .cache.
 
 PYTHON ?= python3
@@ -44,6 +44,7 @@ soak: $(VENV)/.installed
 	@$(SOAK) --database sqlite
 	@$(SOAK) --database postgresql --postmaster-kills 24
 	@ELSPETH_SOAK=1 $(BIN)/python -m pytest elspeth_dagster_tests/landscape/test_cut_commits.py
+	@ELSPETH_SOAK=1 PYTHONPATH=$(CURDIR) $(BIN)/python -m pytest elspeth_dagster_tests/walk/test_in_dagster.py -k month
 
 bench: $(VENV)/.installed
 	@PYTHONPATH=. $(BIN)/python benchmarks/compare.py --calls 5000 --concurrency 300

@@ -235,6 +235,18 @@ class DagsterDev:
         names = [check["name"] for check in found.get("checks", [])]
         return {name: self._executions(asset, name) for name in names}
 
+    def latest_checks(self, asset: str) -> dict[str, dict[str, Any] | None]:
+        """How each check of an asset's last materialization came out: success, severity, description; None: not yet."""
+        found = self.ask(CHECKS, key={"path": asset.split("/")})["assetNodeOrError"]["assetChecksOrError"]
+        latest = {check["name"]: check["executionForLatestMaterialization"] for check in found.get("checks", [])}
+        return {name: execution and execution["evaluation"] for name, execution in latest.items()}
+
+    def stale(self, asset: str, partition: str) -> tuple[str, set[str]]:
+        """Whether a partition is FRESH, STALE or MISSING, and the assets that are the causes."""
+        node = self.ask(STALE, key={"path": asset.split("/")}, partition=partition)["assetNodeOrError"]
+        causes = [cause["dependency"] or cause["key"] for cause in node["staleCauses"]]
+        return node["staleStatus"], {"/".join(key["path"]) for key in causes}
+
     def _executions(self, asset: str, check: str) -> list[dict[str, Any]]:
         return list(self.ask(EXECUTIONS, key={"path": asset.split("/")}, check=check)["assetCheckExecutions"])
 
@@ -307,7 +319,10 @@ MATERIALIZATIONS = """query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: 
     ... on TableColumnLineageMetadataEntry { lineage { columnName
       columnDeps { assetKey { path } columnName } } } } } } } }"""
 CHECKS = """query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
-  assetChecksOrError { ... on AssetChecks { checks { name } } } } } }"""
+  assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization {
+    evaluation { success severity description } } } } } } } }"""
+STALE = """query ($key: AssetKeyInput!, $partition: String!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
+  staleStatus(partition: $partition) staleCauses(partition: $partition) { key { path } dependency { path } } } } }"""
 EXECUTIONS = """query ($key: AssetKeyInput!, $check: String!) {
   assetCheckExecutions(assetKey: $key, checkName: $check, limit: 100) { status runId partition
     evaluation { success severity description metadataEntries { label __typename } } } }"""

@@ -76,12 +76,14 @@ def _row(source: SourceRow) -> Iterator[str]:
     row = source.row
     as_it_came = iter(()) if source.raw is None else _content("as it came", source.raw)
     values = {name: _value(value) for name, value in source.values.items()}
+    understood = facts(dict(values)) if source.erased is None else iter([f"erased: {source.erased}"])
     return _section(
         f"ROW {row.row_key}",
         iter([_place(row.row_index, row.line, row.partition_key)]),
+        iter([] if source.file is None else [f"from {source.file.name}  {source.file.sha256}"]),
         as_it_came,
         iter([f"as it was understood  {row.values_ref}"]),
-        indented(facts(dict(values))),
+        indented(understood),
     )
 
 
@@ -90,6 +92,9 @@ def _value(value: Json) -> str:
 
 
 def _content(title: str, content: Content) -> Iterator[str]:
+    if content.erased is not None:
+        yield f"{title}  erased: {content.erased}"
+        return
     yield f"{title}  {content.ref}, {len(content.data)} bytes"
     yield from indented(quoted(content.text))
 
@@ -255,6 +260,8 @@ def _answer(given: AnswerGiven, title: str) -> Iterator[str]:
     answer = given.answer
     decided = f"at {instant(answer.decided_at)} in attempt {given.attempt}"
     yield f"{title}: {answer.status.value}, {_origin(given)}, {decided}"
+    if given.erased is not None:
+        yield from indented([f"values erased: {given.erased}"])
     if given.values is not None:
         yield from indented(facts({name: _value(value) for name, value in given.values.items()}))
     if answer.reason is not None:

@@ -14,12 +14,11 @@ from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.errors import SourceError
 from elspeth_dagster.describing import SOURCE
 from elspeth_dagster.observing import ingredient_versions, news
-from elspeth_dagster.resources.source import open_source
+from elspeth_dagster.resources.source import hash_of
 from elspeth_dagster.stages.heading import SOURCE_KINDS
 from elspeth_dagster.stages.versioning import CRITERIA, ingredients, places
 
 EVERY_SECONDS = 30
-READ_AT_ONCE = 1 << 20
 Reread = Callable[[], Assessment | str]
 """Reads the files of an assessment anew; a sentence where they can't be used as they are."""
 
@@ -99,7 +98,7 @@ def source_asset(
 
     def observe(context: dg.OpExecutionContext) -> dg.DataVersion | dg.DataVersionsByPartition:
         if partitions is None:
-            return dg.DataVersion(_hash(path, project_root, None, {}))
+            return dg.DataVersion(hash_of(path, project_root, None))
         keys = partitions.get_partition_keys(dynamic_partitions_store=context.instance)
         return dg.DataVersionsByPartition(dict(_hashes(path, project_root, keys, values_of)))
 
@@ -135,16 +134,9 @@ ValuesOf = Callable[[str], Mapping[str, str]]
 def _hashes(path: str, root: Path, keys: Sequence[str], values_of: ValuesOf | None) -> Iterator[tuple[str, str]]:
     for key in keys:
         try:
-            yield key, _hash(path, root, key, values_of(key) if values_of else {})
+            yield key, hash_of(path, root, key, values_of(key) if values_of else {})
         except SourceError:  # there is none yet
             continue
-
-
-def _hash(path: str, root: Path, partition: str | None, values: Mapping[str, str]) -> str:
-    with open_source(path, root, partition, values) as (stream, _):
-        while stream.read(READ_AT_ONCE):
-            pass
-        return stream.sha256
 
 
 def edits_sensor(assessment: str, reread: Reread) -> dg.SensorDefinition:

@@ -3,42 +3,57 @@
 The cursor holds what the last tick saw of the files that are still to settle, and which version of the others was dealt
 with. It may be lost: a run key names the partition (with `changed: ask` also the file's version), and Dagster starts no
 run for a key that had one. A partition that has its results when its file is first seen is left alone.
+
+A run tells Dagster which version it read. Of a file that changed and is left to you, the sensor tells it, once the file
+is complete again: what was made of it is then stale, and `automation: eager` asks for it. Never does the sensor tell of
+a file that it asks a run for: automation could ask for the same between the two, and both would be paid.
 """
 
 import json
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from elspeth_dagster.core.errors import SourceError
 from elspeth_dagster.core.spec import BETWEEN_DIMENSIONS, PARTITION, AssessmentSpec, DimensionSpec, SensorSpec
+from elspeth_dagster.describing import SOURCE
+from elspeth_dagster.observing import news
 from elspeth_dagster.resources.listing import files_like, values_in
+from elspeth_dagster.resources.source import hash_of
 from elspeth_dagster.stages.settling import Sightings, Version, complete, kept, looked, remembered
 
 AT_ONCE = 100
 """The most runs that a tick asks for; the next one goes on."""
+TOLD_AT_ONCE = 10
+"""The most files that a tick reads to tell their version: it has a minute."""
 NAMED = 5
 A_DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 
 
 class Cursor(NamedTuple):
-    """What is remembered from tick to tick: files that are still to settle, and the version of each dealt with."""
+    """What is remembered from tick to tick: files that are still to settle, and the version of each dealt with.
+
+    `told` has the version of those that changed afterwards and were told to Dagster.
+    """
 
     seen: Sightings
     done: Mapping[str, str]
+    told: Mapping[str, str]
 
     @classmethod
     def of(cls, text: str | None) -> "Cursor":
         """The cursor that a tick left; an empty one before the first."""
         document = json.loads(text) if text else {}
-        return cls(remembered(document.get("seen", {})), document.get("done", {}))
+        return cls(remembered(document.get("seen", {})), document.get("done", {}), document.get("told", {}))
 
     def text(self) -> str:
         """The cursor as Dagster keeps it."""
-        return json.dumps({"seen": kept(self.seen), "done": self.done})
+        return json.dumps({"seen": kept(self.seen), "done": self.done, "told": self.told})
 
 
 def files_sensor(
@@ -77,16 +92,35 @@ class Watch:
         now, before = time.time(), Cursor.of(context.cursor)
         found = files_like(self._path, self._root)
         done = {name: text for name, text in before.done.items() if name in found}
+        told = {name: text for name, text in before.told.items() if name in found}
         fresh = {name: version for name, version in found.items() if done.get(name) != _text(version)}
         changed = [name for name in fresh if name in done and self._sensor.changed == "ignore"]
-        seen = looked(before.seen, {name: fresh[name] for name in fresh if name not in changed}, now)
+        untold = {name: version for name, version in fresh.items() if told.get(name) != _text(version)}
+        seen = looked(before.seen, untold, now)
         due = self._due(complete(seen, self._marked(), self._sensor, now))
+        news_of = self._news(context.instance, {name: due[name] for name in due if name in changed})
+        due = {name: key for name, key in due.items() if name not in changed}
         has_results = self._keys_with_results(context.instance) if due else set()
         asked = {name: key for name, key in due.items() if name in done or key not in has_results}
         asked = dict(list(asked.items())[:AT_ONCE])
         for name in [name for name in due if name in asked or due[name] in has_results]:
             done[name] = _text(seen.pop(name).version)
-        return self._result(Cursor(seen, done), asked, changed)
+        for name in news_of:
+            told[name] = _text(seen.pop(name).version)
+        observed = [one for news_ in news_of.values() for one in news_]
+        return self._result(Cursor(seen, done, told), asked, changed, observed)
+
+    def _news(
+        self, instance: dg.DagsterInstance, files: Mapping[str, str | None]
+    ) -> dict[str, list[dg.AssetObservation]]:
+        """What is new of some of these files; one that has gone meanwhile is left out."""
+        source = dg.AssetKey([self._spec.name, SOURCE])
+        found = {}
+        for name, key in list(files.items())[:TOLD_AT_ONCE]:
+            values = self._spec.partitions.values_of(key) if self._spec.partitions and key else {}
+            with suppress(SourceError):
+                found[name] = news(instance, {source: hash_of(self._path, self._root, key, values)}, key)
+        return found
 
     def _due(self, whole: Sightings) -> dict[str, str | None]:
         """The complete files whose partition there is, each with its key."""
@@ -130,12 +164,19 @@ class Watch:
             return {None} if instance.get_latest_materialization_event(results) else set()
         return set(instance.get_materialized_partitions(results))
 
-    def _result(self, cursor: Cursor, asked: Mapping[str, str | None], changed: list[str]) -> dg.SensorResult:
+    def _result(
+        self,
+        cursor: Cursor,
+        asked: Mapping[str, str | None],
+        changed: list[str],
+        observed: list[dg.AssetObservation],
+    ) -> dg.SensorResult:
         if not asked:
-            return dg.SensorResult(skip_reason=_why(cursor, changed), cursor=cursor.text())
+            return dg.SensorResult(skip_reason=_why(cursor, changed), asset_events=observed, cursor=cursor.text())
         requests = [self._request(key, cursor.done[name]) for name, key in asked.items()]
         return dg.SensorResult(
             run_requests=requests,
+            asset_events=observed,
             dynamic_partitions_requests=list(self._additions([key for key in asked.values() if key is not None])),
             cursor=cursor.text(),
         )
@@ -182,7 +223,8 @@ def _text(version: Version) -> str:
 
 def _why(cursor: Cursor, changed: list[str]) -> str:
     """Why a tick starts no run."""
-    told = f"No further file is complete: {len(cursor.done)} dealt with, {len(cursor.seen)} waited for."
+    waited_for = [name for name in cursor.seen if name not in changed]
+    told = f"No further file is complete: {len(cursor.done)} dealt with, {len(waited_for)} waited for."
     if changed:
         listed = ", ".join([*changed[:NAMED], *(["…"] if len(changed) > NAMED else [])])
         told += f" Changed since their run was asked for, and left to you: {listed}."

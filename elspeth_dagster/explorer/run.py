@@ -16,6 +16,7 @@ from elspeth_dagster.landscape import browsing, costs, runs, surveying
 from elspeth_dagster.landscape.explaining import find_run
 from elspeth_dagster.landscape.ledger import now
 from elspeth_dagster.landscape.records import Run
+from elspeth_dagster.landscape.remembering import Memory
 from elspeth_dagster.landscape.surveying import Place
 
 BATCHES_A_PAGE = 50
@@ -27,7 +28,7 @@ def page(request: Request) -> Response:
     with looking(request).landscape.read() as connection:
         run = find_run(connection, request.path_params["run_id"])
         found = {
-            **_overview(connection, run),
+            **_overview(connection, run, looking(request).memory),
             **_batches(connection, run, request),
             **_rejected(connection, run, request),
         }
@@ -42,9 +43,10 @@ def page(request: Request) -> Response:
     )
 
 
-def _overview(connection: sa.Connection, run: Run) -> dict[str, Any]:
-    line = browsing.line_of_run(connection, run.run_id)
-    lines = costs.costs(connection, run.run_id)
+def _overview(connection: sa.Connection, run: Run, memory: Memory) -> dict[str, Any]:
+    line = browsing.line_of_run(connection, run.run_id, memory)
+    is_over = line.status is not None
+    lines = memory.of("costs", run.run_id, lambda: costs.costs(connection, run.run_id), is_over=is_over)
     return {
         "run": line,
         "end": runs.end_of(connection, run.run_id),

@@ -23,7 +23,14 @@ def page(request: Request) -> Response:
     query = request.query_params
     order = asking.word(query, "order", Order) or Order.NEWEST
     with looking(request).landscape.read() as connection:
-        found = browsing.page_of_runs(connection, _wanted(query), order, limit=RUNS_A_PAGE, after=_after(query))
+        found = browsing.page_of_runs(
+            connection,
+            _wanted(query),
+            order,
+            limit=RUNS_A_PAGE,
+            after=_after(query),
+            memory=looking(request).memory,
+        )
         assessments = browsing.names_of_assessments(connection)
     return render(
         request,

@@ -1,7 +1,8 @@
 """Browsing runs: a page of them at a time, chosen, sorted and cut in the database, each with its counts.
 
 A page goes on behind the last run of the one before it, by what it is sorted by and its id, so that it costs the same
-wherever it is. The counts of a run are derived from the record each time.
+wherever it is. The counts of a run are derived from the record each time; those of a run that is over may be
+remembered.
 
 A cost is the sum over the calls whose price is known, None where there is none; calls that were answered and have no
 known price are counted apart.
@@ -10,7 +11,6 @@ known price are counted apart.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 from elspeth_dagster.landscape.costs import UNPRICED, how_many, whole
 from elspeth_dagster.landscape.records import Run, RunEnd
+from elspeth_dagster.landscape.remembering import Memory
 from elspeth_dagster.landscape.schema import (
     calls,
     node_states,
@@ -35,6 +36,7 @@ from elspeth_dagster.landscape.schema import (
 )
 from elspeth_dagster.landscape.words import Mode, Outcome, RunStatus, TokenKind
 
+COUNTS = "counts"
 FATES = (Outcome.ASSESSED, Outcome.PARTIAL, Outcome.FAILED, Outcome.INTERRUPTED)
 
 
@@ -111,13 +113,14 @@ def page_of_runs(
     *,
     limit: int,
     after: After | None = None,
+    memory: Memory | None = None,
 ) -> Page:
     """At most `limit` of the runs that are wanted, in this order, behind `after`."""
     by = _sorted_by(order).label("sorted_by")
     chosen = sa.select(runs.c.run_id, by).outerjoin(run_ends, run_ends.c.run_id == runs.c.run_id)
     chosen = chosen.where(*_wanted(connection.dialect, wanted))
     found = connection.execute(_cut(chosen.subquery(), order, after).limit(limit + 1)).all()
-    lines = _lines(connection, [row.run_id for row in found[:limit]])
+    lines = _lines(connection, [row.run_id for row in found[:limit]], memory or Memory())
     return Page(lines, After(int(found[limit - 1].sorted_by), found[limit - 1].run_id) if len(found) > limit else None)
 
 
@@ -170,20 +173,24 @@ def _cut(chosen: sa.Subquery, order: Order, after: After | None) -> sa.Select[An
     return select.where(place > there if rising else place < there)
 
 
-def _lines(connection: sa.Connection, run_ids: Sequence[str]) -> list[RunLine]:
+def _lines(connection: sa.Connection, run_ids: Sequence[str], memory: Memory) -> list[RunLine]:
     begun = sa.select(*runs.c, *run_ends.c).outerjoin(run_ends, run_ends.c.run_id == runs.c.run_id)
     width = len(Run._fields)
     found = {
         row[0]: (Run(*row[:width]), RunEnd(*row[width:]) if row[width] else None)
         for row in connection.execute(begun.where(runs.c.run_id.in_(run_ids)))
     }
-    counted = _counts(connection, run_ids)
+    known = {run_id: memory.recall(COUNTS, run_id) for run_id in run_ids}
+    counted = {**known, **_counts(connection, [run_id for run_id, counts in known.items() if counts is None])}
+    for run_id, (_, end) in found.items():
+        if end is not None:
+            memory.keep(COUNTS, run_id, counted[run_id])
     return [_run_line(*found[run_id], counted[run_id]) for run_id in run_ids]
 
 
-def line_of_run(connection: sa.Connection, run_id: str) -> RunLine:
+def line_of_run(connection: sa.Connection, run_id: str, memory: Memory | None = None) -> RunLine:
     """A run with its counts."""
-    [line] = _lines(connection, [run_id])
+    [line] = _lines(connection, [run_id], memory or Memory())
     return line
 
 
@@ -207,8 +214,10 @@ def _run_line(run: Run, end: RunEnd | None, counted: dict[str, int | None]) -> R
 
 def _counts(connection: sa.Connection, run_ids: Sequence[str]) -> dict[str, dict[str, int | None]]:
     """The numbers of a RunLine, by run."""
+    if not run_ids:
+        return {}
     none: dict[str, int | None] = dict.fromkeys(("rows", "rejected", *FATES, "calls", "unpriced_calls"), 0)
-    counted: dict[str, dict[str, int | None]] = defaultdict(lambda: {**none, "cost_nanousd": None})
+    counted: dict[str, dict[str, int | None]] = {run_id: {**none, "cost_nanousd": None} for run_id in run_ids}
     for name, table in (("rows", rows), ("rejected", row_rejections)):
         for run_id, number in connection.execute(_per_run(table, run_ids)):
             counted[run_id][name] = number

@@ -4,7 +4,8 @@
        └─ or the rejections that kept a record from becoming a row
 
 Everything is read in one consistent snapshot, through indexes only, and every payload is held to its hash on the way.
-The parts hold the record's own rows (`records`), with the payloads that these refer to beside them.
+The parts hold the record's own rows (`records`), with the payloads that these refer to beside them. Of a payload that
+was erased there is what is known of its erasure, instead of its bytes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from difflib import get_close_matches
@@ -23,9 +25,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from elspeth_dagster.core.canonical import Json
-from elspeth_dagster.core.errors import NotOnRecordError
-from elspeth_dagster.landscape import payloads, planned, reviews, rows, runs, schema
+from elspeth_dagster.core.errors import ErasedError, NotOnRecordError
+from elspeth_dagster.landscape import origins, payloads, planned, reviews, rows, runs, schema
 from elspeth_dagster.landscape.ledger import Landscape
+from elspeth_dagster.landscape.origins import SourceFile
 from elspeth_dagster.landscape.records import (
     Answer,
     Artifact,
@@ -68,10 +71,11 @@ CARRIED_BY: dict[Outcome, set[str]] = {
 
 @dataclass(frozen=True)
 class Content:
-    """The bytes of a payload, under the name of their hash."""
+    """The bytes of a payload, under the name of their hash; none where they were `erased`, which is told in words."""
 
     ref: str
     data: bytes
+    erased: str | None = None
 
     @property
     def text(self) -> str:
@@ -99,7 +103,12 @@ class Content:
         return content if isinstance(content, str) else None
 
     def document(self) -> dict[str, Json]:
-        """Hash and size, the exact text (of what is not UTF-8 the base64), and the JSON value where there is one."""
+        """Hash and size, the exact text (of what is not UTF-8 the base64), and the JSON value where there is one.
+
+        Of what was erased: the hash, and what is known of that.
+        """
+        if self.erased is not None:
+            return {"hash": self.ref, "erased": self.erased}
         shown: dict[str, Json] = {"hash": self.ref, "size": len(self.data)}
         try:
             shown["text"] = self.data.decode()
@@ -110,12 +119,18 @@ class Content:
 
 @dataclass(frozen=True)
 class SourceRow:
-    """A record that became a row: as it came (where the source has a text form) and as it was understood."""
+    """A record that became a row: as it came (where the source has a text form) and as it was understood.
+
+    `file` is the one that it was read from; None where it came from an upstream asset. There are no values where they
+    were `erased`.
+    """
 
     row: Row
     token_id: str
     raw: Content | None
     values: dict[str, Json]
+    file: SourceFile | None = None
+    erased: str | None = None
 
 
 @dataclass(frozen=True)
@@ -174,7 +189,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class AnswerGiven:
-    """An answer; `values` is None when it is refused.
+    """An answer; `values` is None when it is refused, or its values were `erased`.
 
     `taken_from` tells the call of an earlier attempt or of another run that it was taken from without asking again;
     None where its own attempt made the call, or there was none. `reviews` are what people said of it, and of the answer
@@ -186,6 +201,7 @@ class AnswerGiven:
     values: dict[str, Json] | None
     taken_from: Origin | None
     reviews: tuple[ReviewGiven, ...] = ()
+    erased: str | None = None
 
 
 @dataclass(frozen=True)
@@ -382,9 +398,9 @@ def _rejections(
     index = RECORD_INDEX.fullmatch(row_key)
     word = re.compile(rf"(?<!\w){re.escape(row_key)}(?!\w)")
     for page in _pages(_rejected(connection, run_id, list(nodes), index and int(index.group(1)))):
-        raws = payloads.read_many(connection, [rejection.raw_ref for rejection in page])
+        raws = _read_or_erased(connection, [rejection.raw_ref for rejection in page])
         for rejection in page:
-            raw = Content(rejection.raw_ref, raws[rejection.raw_ref])
+            raw = _present(raws, rejection.raw_ref)
             if index or (row_key.strip() and word.search(raw.text)):
                 yield nodes[rejection.node_id], RejectedRecord(rejection, raw)
 
@@ -427,12 +443,20 @@ def _of_row(
     attempts = attempts_at(connection, [place.batch.token_id for place in batches])
     fate = _outcome(connection, token_id)
     carriers = set() if fate is None else CARRIED_BY.get(fate.outcome.outcome, set())
-    bodies = payloads.read_many(connection, filter(None, (row.values_ref, row.raw_ref)))
+    bodies = _read_or_erased(connection, filter(None, (row.values_ref, row.raw_ref)))
+    values, erased = _values(bodies, row.values_ref)
     return Explanation(
         run=run,
         end=runs.end_of(connection, run.run_id),
         node=node,
-        row=SourceRow(row, token_id, _content(bodies, row.raw_ref), json.loads(bodies[row.values_ref])),
+        row=SourceRow(
+            row,
+            token_id,
+            _content(bodies, row.raw_ref),
+            values,
+            origins.file_of(connection, run.run_id, row.node_id, row.row_index),
+            erased,
+        ),
         batches=batches,
         attempts=attempts,
         questions=_questions(connection, node, token_id, attempts, question),
@@ -441,8 +465,32 @@ def _of_row(
     )
 
 
-def _content(bodies: Mapping[str, bytes], ref: str | None) -> Content | None:
-    return None if ref is None else Content(ref, bodies[ref])
+def _read_or_erased(connection: sa.Connection, refs: Iterable[str]) -> dict[str, bytes | ErasedError]:
+    """The bytes of payloads by name, and of those that were erased, what says so. Raises LandscapeError as reading."""
+    wanted = sorted(set(refs))
+    found: dict[str, bytes | ErasedError] = {}
+    with suppress(ErasedError):
+        return {**payloads.read_many(connection, wanted)}
+    for ref in wanted:
+        try:
+            found[ref] = payloads.read(connection, ref)
+        except ErasedError as error:
+            found[ref] = error
+    return found
+
+
+def _content(bodies: Mapping[str, bytes | ErasedError], ref: str | None) -> Content | None:
+    return None if ref is None else _present(bodies, ref)
+
+
+def _present(bodies: Mapping[str, bytes | ErasedError], ref: str) -> Content:
+    found = bodies[ref]
+    return Content(ref, found) if isinstance(found, bytes) else Content(ref, b"", str(found))
+
+
+def _values(bodies: Mapping[str, bytes | ErasedError], ref: str | None) -> tuple[dict[str, Json], str | None]:
+    found = bodies[ref] if ref else b"{}"
+    return (json.loads(found), None) if isinstance(found, bytes) else ({}, str(found))
 
 
 def _batches(connection: sa.Connection, token_id: str) -> tuple[BatchPlace, ...]:
@@ -545,19 +593,27 @@ def _answers(
     if question is not None:
         given = given.where(schema.answers.c.query_key == question)
     found = [(*_records(row, Answer), row) for row in connection.execute(given)]
-    bodies = payloads.read_many(connection, [answer.values_ref for answer, _ in found if answer.values_ref])
-    values = {ref: json.loads(body) for ref, body in bodies.items()}
+    bodies = _read_or_erased(connection, [answer.values_ref for answer, _ in found if answer.values_ref])
     said = reviews.of_answers(connection, [key for _, row in found for key in _reviewed_as(row)])
-    return [
-        AnswerGiven(
-            answer=answer,
-            attempt=row.by_attempt,
-            values=values.get(answer.values_ref),
-            taken_from=_origin(row, number),
-            reviews=tuple(review for key, review in said if key in _reviewed_as(row)),
-        )
-        for answer, row in found
-    ]
+    return [_given(bodies, answer, row, number, said) for answer, row in found]
+
+
+def _given(
+    bodies: Mapping[str, bytes | ErasedError],
+    answer: Answer,
+    row: Any,
+    number: Mapping[str, int],
+    said: Sequence[tuple[AnswerKey, ReviewGiven]],
+) -> AnswerGiven:
+    values, erased = _values(bodies, answer.values_ref)
+    return AnswerGiven(
+        answer=answer,
+        attempt=row.by_attempt,
+        values=None if erased or answer.values_ref is None else values,
+        taken_from=_origin(row, number),
+        reviews=tuple(review for key, review in said if key in _reviewed_as(row)),
+        erased=erased,
+    )
 
 
 def _reviewed_as(row: Any) -> list[AnswerKey]:
@@ -628,14 +684,14 @@ def _with_payloads(
 ) -> list[CallMade]:
     refs = {ref for call, _ in made for ref in (call.head_ref, call.request_ref)}
     refs |= {reply.body_ref for _, reply in made if reply is not None and reply.body_ref is not None}
-    bodies = payloads.read_many(connection, refs)
+    bodies = _read_or_erased(connection, refs)
     return [
         CallMade(
             call=call,
             attempt=number.get(call.state_id),
             is_reused=call.call_id in reused,
-            head=Content(call.head_ref, bodies[call.head_ref]).json,
-            request=Content(call.request_ref, bodies[call.request_ref]),
+            head=_present(bodies, call.head_ref).json,
+            request=_present(bodies, call.request_ref),
             reply=reply,
             body=_content(bodies, reply and reply.body_ref),
         )

@@ -17,6 +17,7 @@ from elspeth_dagster.core.canonical import PREFIX
 from elspeth_dagster.core.errors import SourceError, SourceMissingError
 from elspeth_dagster.core.spec import PARTITION
 
+READ_AT_ONCE = 1 << 20
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SECRETS_OF_URL = re.compile(r"(?<=//)[^/@]*(?=@)|(?<=\?).*", re.DOTALL)
 
@@ -82,6 +83,14 @@ def open_source(
         raise
     with stream:
         yield SourceReader(stream, name), name
+
+
+def hash_of(path: str, root: Path, partition: str | None, values: Mapping[str, str] = MappingProxyType({})) -> str:
+    """`sha256:<hex>` of a source. Raises SourceError as `open_source` does."""
+    with open_source(path, root, partition, values) as (stream, _):
+        while stream.read(READ_AT_ONCE):
+            pass
+        return stream.sha256
 
 
 def absolute(path: str, root: Path) -> str:

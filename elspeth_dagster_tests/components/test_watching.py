@@ -13,6 +13,7 @@ import pytest
 from elspeth_dagster.components import watching
 from elspeth_dagster.core.errors import SourceError
 from elspeth_dagster_tests.components.loaded import tick_of
+from elspeth_dagster_tests.components.test_automating import Daemon, all_four
 from elspeth_dagster_tests.project import ATTRIBUTES, Project
 
 TEXT = "id,cs1_text,cs2_text\nR0,a,b\n"
@@ -38,9 +39,19 @@ class Watched:
         self.added: list[str] = []
         (project.folder / "data").mkdir()
 
-    def declare(self, partitions: dict[str, Any] | None, path: str = "data/{partition}.csv", **sensor: Any) -> None:
+    def declare(
+        self,
+        partitions: dict[str, Any] | None,
+        path: str = "data/{partition}.csv",
+        automation: dict[str, str] | None = None,
+        **sensor: Any,
+    ) -> None:
         source = {**ATTRIBUTES["source"], "path": path}
-        self._project.declare(source=source, partitions=partitions, sensor=sensor)
+        self._project.declare(source=source, partitions=partitions, sensor=sensor, automation=automation)
+
+    def use(self, instance: dg.DagsterInstance) -> None:
+        """Tick on another instance."""
+        self._instance = instance
 
     def write(self, name: str, text: str = TEXT) -> None:
         path = self._project.folder / "data" / name
@@ -56,6 +67,9 @@ class Watched:
         self._monkeypatch.setattr(watching, "time", SimpleNamespace(time=lambda: self._now))
         result = tick_of(self._project, self._instance, "trial_files", self.cursor)
         self.cursor, self.told = result.cursor, result.skip_message or ""
+        self.observed = [event.partition for event in result.asset_events]
+        for event in result.asset_events:
+            self._instance.report_runless_asset_event(event)
         self.added = [key for one in result.dynamic_partitions_requests or [] for key in one.partition_keys]
         self.run_keys = [request.run_key for request in result.run_requests or []]
         return [request.partition_key for request in result.run_requests or []]
@@ -197,6 +211,25 @@ def test_a_tick_asks_for_so_many_runs_and_the_next_goes_on(watched: Watched, mon
         watched.write(f"{name}.csv")
     asked = [watched.tick() for _ in range(5)]
     assert asked == [[], ["a", "b"], ["c", "d"], ["e"], []]
+
+
+@pytest.mark.parametrize("condition", ["eager", "missing"])
+def test_beside_automation_a_file_is_asked_for_once_and_told_when_it_changed(
+    watched: Watched, project: Project, condition: str
+) -> None:
+    watched.declare({"static": ["north"]}, automation={"condition": condition})
+    with dg.instance_for_test() as own:
+        watched.use(own)
+        daemon = Daemon(project, own)
+        assert daemon.requested() == set()
+        watched.write("north.csv")
+        assert watched.settled() == ["north"] and daemon.requested() == set()
+        daemon.made("north")
+        assert daemon.requested() == set()
+        watched.write("north.csv", TEXT * 2)
+        assert watched.settled() == [] and watched.observed == ["north"]
+        assert daemon.requested() == (all_four("north") if condition == "eager" else set())
+        assert watched.settled() == [] and watched.observed == [] and watched.told.endswith("to you: data/north.csv.")
 
 
 def test_a_folder_that_is_not_there_fails_the_tick(watched: Watched, project: Project) -> None:

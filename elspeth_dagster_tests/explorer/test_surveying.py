@@ -9,16 +9,17 @@ import pytest
 import sqlalchemy as sa
 
 from elspeth_dagster.core.errors import NotOnRecordError
-from elspeth_dagster.landscape import browsing, surveying
+from elspeth_dagster.landscape import browsing, runs, surveying
 from elspeth_dagster.landscape.browsing import Going, Order, Wanted
 from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.explaining import explain_record
 from elspeth_dagster.landscape.ledger import Landscape
-from elspeth_dagster.landscape.records import Answer, NodeState, Payload, Row, Run, Token, TokenOutcome
+from elspeth_dagster.landscape.records import Answer, Call, NodeState, Payload, Row, Run, Token, TokenOutcome
+from elspeth_dagster.landscape.remembering import Memory
 from elspeth_dagster.landscape.surveying import Place
 from elspeth_dagster.landscape.words import AnswerStatus, Outcome, RunStatus, StateStatus, TokenKind, Trigger
 from elspeth_dagster_tests.explorer.conftest import PARTITION, SPELLS, Explored, a_going_run
-from elspeth_dagster_tests.landscape.sample import NOON, a_run, only
+from elspeth_dagster_tests.landscape.sample import NOON, a_run, a_running_run, only
 
 
 @pytest.fixture
@@ -65,6 +66,33 @@ def test_runs_are_chosen_by_assessment_partition_status_and_cost(connection: sa.
     assert cost and ids(connection, Wanted(least_nanousd=cost, most_nanousd=cost)) == [explored.trial]
     assert explored.trial not in ids(connection, Wanted(least_nanousd=cost + 1))
     assert browsing.names_of_assessments(connection) == ["a", "hostile", "trial"]
+
+
+def test_the_counts_of_a_run_are_remembered_once_it_is_over(landscape: Landscape) -> None:
+    """A run that goes on is counted anew each time; of one that is over the same is told without asking again."""
+    landscape.write(*a_going_run("going"))
+    memory, asked = Memory(), []
+
+    def calls() -> int:
+        with landscape.read() as connection:
+            asked.clear()
+            sa.event.listen(connection, "before_cursor_execute", lambda *told: asked.append(told[2]))
+            return browsing.line_of_run(connection, "going", memory).calls
+
+    before = calls()
+    [call] = [fact for fact in a_running_run("going") if isinstance(fact, Call)]
+    landscape.write(call._replace(call_id="later", call_index=7, query_attempt=7))
+    assert calls() == before + 1 and any("FROM node_states JOIN calls" in query for query in asked)
+    runs.end(landscape, "going", RunStatus.FAILED, "over")
+    assert calls() == calls() == before + 1
+    assert asked and not any("calls" in query for query in asked)
+
+
+def test_no_more_is_remembered_than_there_is_room_for() -> None:
+    memory = Memory(most=2)
+    for number in range(3):
+        memory.keep("counts", f"r{number}", number + 1)
+    assert [memory.recall("counts", f"r{number}") for number in range(3)] == [None, 2, 3]
 
 
 def test_runs_that_began_at_the_same_instant_are_told_apart_by_their_ids(landscape: Landscape) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from elspeth_dagster_tests.dagster_dev import PATIENCE, DagsterDev
 from elspeth_dagster_tests.fault_server import FaultServer
-from elspeth_dagster_tests.project import ATTRIBUTES, Project, rows_of_texts
+from elspeth_dagster_tests.project import ATTRIBUTES, TEMPLATES, Project, rows_of_texts
 from elspeth_dagster_tests.test_pacing import assert_paced
 
 ASSETS = ("results", "answers", "failures", "rejections")
@@ -59,6 +59,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, server: FaultServer) -> Pr
     made.declare("pairs", source=source("data/pairs/{date}_{region}.csv", missing="skip"), partitions=pairs)
     made.declare("twice", source=source("data/twice/{partition}.csv"), partitions={"static": ["north"]})
     made.declare("stopped", source=source("data/stopped/{partition}.csv"), partitions={"static": ["north"]})
+    made.declare("late", source=source("data/late/{partition}.csv"), partitions={"static": ["north"]})
     watching = {"settled_seconds": 1, "every_seconds": 1}
     made.declare("sites", source=source("data/sites/{partition}.csv"), partitions={"dynamic": "sites"}, sensor=watching)
     made.declare(
@@ -72,7 +73,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, server: FaultServer) -> Pr
         made.write_rows(rows_of_texts(10), f"data/days/{day}.csv")
         made.write_rows(rows_of_texts(2, start=2 * number), f"data/at_once/{day}.csv")
     made.write_rows(rows_of_texts(3, start=20), "data/twice/north.csv")
-    for assessment in ("pairs", "sites", "letters", "stopped"):
+    for assessment in ("pairs", "sites", "letters", "stopped", "late"):
         (folder / "data" / assessment).mkdir()
     return made
 
@@ -90,6 +91,7 @@ class Story:
         self.twice = [dev.backfill(tables("twice"), ["north"]) for _ in range(2)]
         self.days = dev.backfill(tables("days"), DAYS)
         self.at_once = dev.backfill(tables("at_once"), DAYS[:3])
+        self.late = dev.launch("late_job", "north")
         self.pairs = dev.backfill(tables("pairs"), [f"{DAYS[0]}|north"])
 
 
@@ -147,6 +149,12 @@ def test_a_backfill_makes_a_run_for_each_partition_within_limits_and_its_numbers
     assert story.dev.backfilled(story.days) == ("COMPLETED_SUCCESS", dict.fromkeys(DAYS, "SUCCESS"))
     assert_plotted(story.dev, DAYS, rows=10)
     assert_paced([request["at"] for request in server.stats()["requests"]], PER_MINUTE)
+    edit_a_template(story.dev, project)  # which is noticed by the time of the last test
+
+
+def edit_a_template(dev: DagsterDev, project: Project) -> None:
+    assert dev.stale("days/results", DAYS[0]) == ("FRESH", set())
+    (project.folder / "trial" / "defs" / "days" / "ask.j2").write_text(TEMPLATES["ask.j2"] + " Be strict.")
 
 
 def test_a_backfill_in_a_single_run_materializes_each_partition_with_its_own_numbers_and_checks(
@@ -169,6 +177,34 @@ def assert_plotted(dev: DagsterDev, days: list[str], rows: int) -> None:
         assert (told["rows"], told["calls"], told["assessed"], told["failed"]) == (rows, 4 * rows, rows, 0)
         assert told["cost_usd"] > 0 and told["prompt_tokens"] > 0
     assert dev.partitions("days/answers") == {"materialized": len(days), "failed": 0, "all": len(days)}
+
+
+def test_a_column_leads_to_the_columns_of_the_source_that_its_question_is_asked_about(story: Story) -> None:
+    lineage = story.dev.column_lineage("days/results")
+    assert lineage["cs1_clarity_score"] == {("days/source", "cs1_text")}
+    assert lineage["cs2_depth_rationale"] == {("days/source", "cs2_text")}
+    assert lineage["id"] == {("days/source", "id")}
+
+
+def test_the_checks_of_the_last_results_have_passed_and_say_what_they_found(story: Story) -> None:
+    found = story.dev.latest_checks("days/results")
+    assert set(found) >= {"accounted", "linked", "within_bounds"}
+    assert all(one and one["success"] and one["description"] for one in found.values())
+    of_days = story.dev.checks("days/results")["accounted"]
+    assert sorted(one["partition"] for one in of_days) == DAYS
+    assert {one["status"] for one in of_days} == {"SUCCEEDED"}
+
+
+def test_a_partition_that_failed_for_want_of_its_file_goes_through_when_it_has_come(
+    story: Story, project: Project
+) -> None:
+    dev = story.dev
+    assert dev.finished(story.late) == "FAILURE"
+    assert "data/late/north.csv (partition 'north'): there is no such file" in dev.failure(story.late)
+    assert dev.partitions("late/results") == {"materialized": 0, "failed": 1, "all": 1}
+    project.write_rows(rows_of_texts(1, start=40), "data/late/north.csv")
+    assert dev.finished(dev.execute_again(story.late, "FROM_ASSET_FAILURE")) == "SUCCESS"
+    assert dev.partitions("late/results") == {"materialized": 1, "failed": 0, "all": 1}
 
 
 def test_two_backfills_of_a_partition_at_once_are_two_runs_and_each_row_has_one_outcome_in_each(
@@ -202,7 +238,14 @@ def test_a_backfill_over_a_partition_without_a_file_comes_to_an_end_and_leaves_i
     assert dev.partitions("pairs/results") == {"materialized": 0, "failed": 0, "all": 8}
 
 
-@pytest.mark.skipif("ELSPETH_SOAK" not in os.environ, reason="some minutes; `make soak` runs it")
+def test_an_edited_template_marks_the_results_as_stale_and_is_named_as_the_cause(story: Story) -> None:
+    dev = story.dev
+    dev.wait_for(lambda: dev.stale("days/results", DAYS[0])[0] == "STALE")
+    assert dev.stale("days/results", DAYS[0]) == ("STALE", {"days/files/ask.j2"})
+    assert dev.stale("twice/results", "north")[0] == "FRESH"
+
+
+@pytest.mark.skipif("ELSPETH_SOAK" not in os.environ, reason="ten minutes and more; `make soak` runs it")
 def test_a_month_of_a_hundred_rows_a_day_ends_complete_and_within_limits(tmp_path: Path, server: FaultServer) -> None:
     days = [f"2026-01-{day:02}" for day in range(1, 31)]
     server.configure(record=True, latency_ms=[20, 200], shares={"429": 0.02, "503": 0.02})
@@ -216,7 +259,7 @@ def test_a_month_of_a_hundred_rows_a_day_ends_complete_and_within_limits(tmp_pat
         project.write_rows(rows_of_texts(100, start=1000 * number), f"data/days/{day}.csv")
     with DagsterDev(project, impatient=False) as dev:
         backfill = dev.backfill(tables("days"), days)
-        assert dev.backfilled(backfill, 1800) == ("COMPLETED_SUCCESS", dict.fromkeys(days, "SUCCESS"))
+        assert dev.backfilled(backfill, 3600) == ("COMPLETED_SUCCESS", dict.fromkeys(days, "SUCCESS"))
         numbers = dev.numbers("days/results")
         assert sorted(str(day) for day in numbers) == days
         assert {told["rows"] for told in numbers.values()} == {told["assessed"] for told in numbers.values()} == {100}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from elspeth_dagster.cli.telling import tell
 from elspeth_dagster.landscape import inboxes
+from elspeth_dagster.landscape.explaining import explain
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster_tests.fault_server import FaultServer
 from elspeth_dagster_tests.project import ATTRIBUTES, Project, rows_of_texts
@@ -102,6 +105,22 @@ def test_a_skipped_partition_keeps_the_tables_that_it_had(sqlite_project: Projec
     assert list(sqlite_project.table("results", partition="north")["id"]) == ["R0"]
 
 
+def test_a_skipped_run_is_none_to_replay_or_to_go_on_with(project: Project, server: FaultServer) -> None:
+    project.declare(source=source(missing="skip"), partitions={"static": ["north"]})
+    project.write_rows(rows_of_texts(1), "data/north.csv")
+    asked = project.run(partition="north")
+    path = project.folder / "data" / "north.csv"
+    path.rename(path.with_suffix(".away"))
+    assert project.run(partition="north").success
+    path.with_suffix(".away").rename(path)
+    server.reset()
+    for launch in ({"mode": "replay"}, {"reuse": "lineage"}):
+        assert project.run(partition="north", **launch).success
+    assert server.stats()["received"] == 0
+    last = project.facts("SELECT parent_run_id, root_run_id FROM runs ORDER BY started_at")[-1]
+    assert last == {"parent_run_id": asked.run_id, "root_run_id": asked.run_id}
+
+
 def test_a_folder_that_is_not_there_is_no_missing_file(sqlite_project: Project) -> None:
     sqlite_project.declare(source=source(missing="skip"), partitions={"static": ["north"]})
     assert "Its folder is not there either" in failure(sqlite_project.run(partition="north"))
@@ -148,6 +167,11 @@ def test_the_files_of_an_inbox_are_read_one_after_another_as_one_partition(proje
     take(project, "b.csv", "a.csv")
     assert project.run(partition="000001").success
     assert list(project.table("results", partition="000001")["id"]) == ["R0", "R1", "R2", "R3"]
+    with Landscape.open(project.landscape_url) as landscape:
+        told = {key: explain(landscape, "latest", key) for key in ("R0", "R1", "R2", "R3")}
+    files = {key: one.row and one.row.file and Path(one.row.file.name).name for key, one in told.items()}
+    assert files == {"R0": "b.csv", "R1": "b.csv", "R2": "a.csv", "R3": "a.csv"}
+    assert any(line.strip().startswith(f"from {project.folder}/data/inbox/a.csv  sha256:") for line in tell(told["R3"]))
     [rejection] = project.table("rejections", partition="000001").to_dict("records")
     folder = project.folder / "data" / "inbox"
     assert rejection["row_index"] == 2 and rejection["line"] == 2
