@@ -26,7 +26,11 @@ def resources_from_env() -> dict[str, Any]:
     """The resources that assessments need, by the environment's variables (docs/operations.md lists them)."""
     settings = Settings.from_env(os.environ)
     return {
-        "landscape": LandscapeResource(url=_secret("ELSPETH_LANDSCAPE_URL", settings.landscape_url)),
+        "landscape": LandscapeResource(
+            url=_secret("ELSPETH_LANDSCAPE_URL", settings.landscape_url),
+            signing_key=_secret("ELSPETH_SIGNING_KEY", None),
+            anchors=_secret("ELSPETH_ANCHORS", None),
+        ),
         "llm": LLMResource(
             provider=settings.provider,
             api_key=_secret(settings.api_key_name, None),

@@ -38,6 +38,7 @@ from elspeth_dagster.identity import (
     launch_of,
     node_id,
     partition_keys,
+    seal_what_ended,
 )
 from elspeth_dagster.landscape import answers, batches, experience, rows, runs, states
 from elspeth_dagster.landscape.ledger import Landscape
@@ -198,6 +199,7 @@ def collect_results(
                 yield dg.Output(getattr(collector, name)(), name, metadata=facts[name])
             collector.complete(slice_token)
         runs.end_if_all_collected(landscape, context.run_id)
+        seal_what_ended(context, landscape, context.run_id)
 
 
 @dg.op(
@@ -251,6 +253,7 @@ def verify_answers(
             counts.update({**asdict(asked), **comparison.numbers, "of_run": verified.run_id})
             landscape.write(*verification.fates(state))
         runs.end_if_all_collected(landscape, context.run_id)
+        seal_what_ended(context, landscape, context.run_id)
 
 
 def _to_verify(context: dg.OpExecutionContext, landscape: Landscape) -> tuple[Run, Assessment]:

@@ -9,7 +9,9 @@ from collections.abc import Generator
 import dagster as dg
 from pydantic import Field
 
+from elspeth_dagster.landscape.anchoring import read_anchors
 from elspeth_dagster.landscape.ledger import Landscape
+from elspeth_dagster.landscape.signing import load_signer
 
 
 class LandscapeResource(dg.ConfigurableResource[Landscape]):
@@ -24,8 +26,20 @@ class LandscapeResource(dg.ConfigurableResource[Landscape]):
         "Give one with a password by EnvVar.",
         json_schema_extra={"dagster__is_secret": True},
     )
+    signing_key: str | None = Field(
+        default=None,
+        description="Path of the key file that seals are signed with, mode 0600: `elspeth-dagster keys generate` makes "
+        "one. Without it seals are unsigned.",
+    )
+    anchors: str | None = Field(
+        default=None,
+        description="Where the log's checkpoints are put outside of the database: full paths, fsspec URLs, or "
+        "`command:…`, separated by commas. Give those with a password by EnvVar.",
+        json_schema_extra={"dagster__is_secret": True},
+    )
 
     @contextlib.contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Landscape, None, None]:
-        with Landscape.open(self.url, create=context.run is not None) as landscape:
+        signer, anchors = load_signer(self.signing_key), read_anchors(self.anchors)
+        with Landscape.open(self.url, create=context.run is not None, signer=signer, anchors=anchors) as landscape:
             yield landscape

@@ -80,9 +80,16 @@ def guards_needed(dialect: str) -> set[tuple[str, str]]:
     for table in metadata.sorted_tables:
         keys = sum(isinstance(key, sa.UniqueConstraint | sa.PrimaryKeyConstraint) for key in table.constraints)
         kinds = ["no_change", "no_truncate"] if dialect == "postgresql" else ["no_update", "no_delete"]
-        keys += table.name not in ("answers", "replies", "scopes")  # whose rows have no rowid beside their key
+        keys += table.name not in (
+            "answers",
+            "replies",
+            "scopes",
+            "log_entries",
+            "checkpoints",
+        )  # whose rows have no rowid beside their key
         kinds += [f"no_replace_{number}" for number in range(keys)] if dialect == "sqlite" else []
-        kinds += ["no_more"] if "run_id" in table.columns and table.name not in ("runs", "run_ends") else []
+        taken_later = ("runs", "run_ends", "seals", "seal_tiles")
+        kinds += ["no_more"] if "run_id" in table.columns and table.name not in taken_later else []
         kinds += ["no_late"] if "state_id" in table.columns and not table.name.startswith("node_state") else []
         needed |= {(table.name, f"{table.name}_{kind}") for kind in kinds}
     return needed
@@ -217,14 +224,15 @@ def test_answers_and_replies_are_kept_when_their_tables_are_made_anew(
         assert guards_in(database) == guards_needed(dialect)
 
 
-BEFORE_SCOPES = SimpleNamespace(sorted_tables=[table for table in metadata.sorted_tables if table.name != "scopes"])
+SINCE = {"scopes", "seals", "seal_tiles", "log_entries", "checkpoints", "anchor_receipts"}
+BEFORE_SCOPES = SimpleNamespace(sorted_tables=[table for table in metadata.sorted_tables if table.name not in SINCE])
 
 
 def insert_before_scopes(connection: sa.Connection, facts: list[Fact]) -> None:
     """Facts as they were recorded when there were no scopes."""
     for fact in sorted(facts, key=lambda fact: ORDER[TABLES[type(fact)]]):
         values = raw(fact, connection.dialect)
-        if not isinstance(fact, Scope) and not (isinstance(fact, Payload) and fact.scope_id):
+        if TABLES[type(fact)].name not in SINCE and not (isinstance(fact, Payload) and fact.scope_id):
             known = {name: value for name, value in values.items() if name not in ("scope_id", "dictionary_ref")}
             raw_insert(connection, TABLES[type(fact)], known)
 
