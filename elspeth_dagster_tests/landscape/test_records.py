@@ -21,12 +21,16 @@ from elspeth_dagster.landscape.records import (
     Answer,
     Artifact,
     Call,
+    Checkpoint,
     Fact,
+    LogEntry,
     NodeState,
     Payload,
     Reply,
     Run,
     Scope,
+    Seal,
+    SealTile,
     Token,
 )
 from elspeth_dagster.landscape.schema import metadata
@@ -159,6 +163,12 @@ IMPOSSIBLE: list[tuple[type[Fact], dict[str, object], str]] = [
     (Scope, {"scope_id": 0}, "fits_a_name"),
     (Scope, {"scope_id": 2**40}, "fits_a_name"),
     (Artifact, {"content_hash": b"\0" * 33}, "content_hash_is_sha256"),
+    (Seal, {"root": b"\0" * 31}, "root_is_sha256"),
+    (SealTile, {"hashes": b""}, "hashes_are_whole"),
+    (SealTile, {"hashes": b"\0" * 33}, "hashes_are_whole"),
+    (SealTile, {"hashes": b"\0" * 8224}, "hashes_are_whole"),
+    (LogEntry, {"log_index": -1}, "index_from_zero"),
+    (Checkpoint, {"log_size": 0}, "of_something"),
 ]
 
 
