@@ -39,19 +39,20 @@ def load_signer(path: str | None) -> Signer | None:
 
     Raises SettingsError, which never shows what is in it, when it can't be read, holds no key, or others can read it.
     """
-    if not path:
-        return None
+    return read_signer(path) if path else None
+
+
+def read_signer(path: str) -> Signer:
+    """The signer whose key is in this file. Raises SettingsError as `load_signer` does."""
     try:
         with Path(path).open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             data = file.read(LONGEST)
     except OSError as error:
-        raise SettingsError(f"ELSPETH_SIGNING_KEY names {path}, which can't be read: {error.strerror}") from None
+        raise SettingsError(f"the signing key {path} can't be read: {error.strerror}") from None
     if not stat.S_ISREG(mode) or mode & OTHERS:
-        raise SettingsError(f"ELSPETH_SIGNING_KEY names {path}, which others can read: `chmod 600` it")
+        raise SettingsError(f"the signing key {path} is open to others than its owner: `chmod 600` it")
     try:
         return Signer.read(data.decode().strip())
     except (NoteError, UnicodeDecodeError):
-        raise SettingsError(
-            f"ELSPETH_SIGNING_KEY names {path}, which holds no key as `elspeth-dagster keys generate` makes them"
-        ) from None
+        raise SettingsError(f"the signing key {path} is no key as `elspeth-dagster keys generate` makes them") from None
