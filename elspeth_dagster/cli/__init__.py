@@ -611,10 +611,8 @@ def _sealing(url: str) -> Iterator[Landscape]:
     from elspeth_dagster.landscape.ledger import Landscape
     from elspeth_dagster.landscape.signing import load_signer
 
-    signer, anchors = (
-        load_signer(os.environ.get("ELSPETH_SIGNING_KEY")),
-        read_anchors(os.environ.get("ELSPETH_ANCHORS")),
-    )
+    signer = load_signer(os.environ.get("ELSPETH_SIGNING_KEY"))
+    anchors = read_anchors(os.environ.get("ELSPETH_ANCHORS"))
     with Landscape.open(url, create=False, signer=signer, anchors=anchors) as landscape:
         yield landscape
 

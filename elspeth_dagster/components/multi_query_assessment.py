@@ -10,6 +10,7 @@ from dagster._core.definitions.utils import is_valid_name
 from pydantic import BaseModel
 
 from elspeth_dagster.components.affording import budget_problems, deployment_settings
+from elspeth_dagster.components.certifying import verified_check
 from elspeth_dagster.components.declaring import Attributes, declared_spec
 from elspeth_dagster.components.ending import run_ends_sensor
 from elspeth_dagster.components.pointing import Place
@@ -87,6 +88,7 @@ class MultiQueryAssessment(dg.Component, dg.Resolvable, AssessmentSpec):
             jobs=[job, verify_job],
             schedules=schedules,
             sensors=[run_ends_sensor(self.name)],
+            asset_checks=[verified_check(self.name)],
         )
 
     def _checked(self, context: dg.ComponentLoadContext) -> Assessment:

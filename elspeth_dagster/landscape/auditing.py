@@ -15,9 +15,9 @@ import sqlalchemy as sa
 
 from elspeth_dagster.core.canonical import PREFIX, canonical_json
 from elspeth_dagster.core.checkpoints import RunSeal
-from elspeth_dagster.core.errors import NoteError, SettingsError
+from elspeth_dagster.core.errors import NoteError, NotOnRecordError, SettingsError
 from elspeth_dagster.core.notes import Note, Verifier
-from elspeth_dagster.landscape import anchoring, runs, sealing
+from elspeth_dagster.landscape import anchoring, sealing
 from elspeth_dagster.landscape.checking_log import Log, Outside, check_log, is_logged
 from elspeth_dagster.landscape.checking_payloads import check_payloads
 from elspeth_dagster.landscape.checking_rules import check_rules, references
@@ -26,6 +26,12 @@ from elspeth_dagster.landscape.findings import Finding, Progress, Report
 from elspeth_dagster.landscape.ledger import Landscape, now
 from elspeth_dagster.landscape.records import Seal
 from elspeth_dagster.landscape.schema import runs as runs_table
+
+LATEST = "latest"
+NO_OUTSIDE = (
+    "no checkpoint held outside was given: a record rolled back, or rewritten by whoever has the key, would not be "
+    "noticed. Set ELSPETH_ANCHORS, or give --anchor"
+)
 
 
 def verify(
@@ -39,25 +45,36 @@ def verify(
     """Verify some runs, or all of them, in one consistent view.
 
     `anchors` are files, folders or urls with checkpoints, beside the landscape's own; `keys` those that are trusted.
-    Raises SettingsError for an anchor that can't be read, NotOnRecordError for a run that isn't there.
+    Raises SettingsError for an anchor that can't be read.
     """
-    report = Report()
     outside = list(held_outside([*anchors, *landscape.anchors], must_be=len(anchors)))
     trusted = [*keys, *([landscape.signer.verifier] if landscape.signer else [])]
     with landscape.read() as connection:
-        with _whatever_cannot_be_read(report, None):
-            log = check_log(connection, outside, trusted, report)
-            if run_ids is None:
-                report.add(*references(connection))
-            for run_id in _named(connection, run_ids):
-                report.runs.append(run_id)
-                with _whatever_cannot_be_read(report, run_id):
-                    _verify_run(connection, run_id, log, report, progress)
+        report = audit(connection, run_ids, outside, trusted, progress)
         if landscape.anchors:
             report.remarks += overdue(connection)
+    return report
+
+
+def audit(
+    connection: sa.Connection,
+    run_ids: Sequence[str] | None = None,
+    outside: Sequence[Outside] = (),
+    trusted: Sequence[Verifier] = (),
+    progress: Progress = lambda what, count: None,
+) -> Report:
+    """The same of what a connection sees, given the checkpoints that are held outside."""
+    report = Report()
+    with _whatever_cannot_be_read(report, None):
+        log = check_log(connection, outside, trusted, report)
+        if run_ids is None:
+            report.add(*references(connection))
+        for run_id in _named(connection, run_ids):
+            report.runs.append(run_id)
+            with _whatever_cannot_be_read(report, run_id):
+                _verify_run(connection, run_id, log, report, progress)
     if not outside:
-        report.remarks.append("no checkpoint held outside was given: a record rolled back or rewritten by whoever has "
-                              "the key would not be noticed. Set ELSPETH_ANCHORS, or give --anchor")  # fmt: skip
+        report.remarks.append(NO_OUTSIDE)
     return report
 
 
@@ -89,12 +106,36 @@ def held_outside(places: Sequence[str], must_be: int = 0) -> Iterator[Outside]:
 
 def _named(connection: sa.Connection, run_ids: Sequence[str] | None) -> list[str]:
     if run_ids is not None:
-        return [runs.get(connection, run_id).run_id for run_id in run_ids]
+        return list(run_ids)
     return list(connection.scalars(sa.select(runs_table.c.run_id).order_by(runs_table.c.started_at)))
 
 
+def run_named(connection: sa.Connection, name: str) -> str:
+    """The id of the run that a name means: `latest`, an id, or the first characters of one.
+
+    Nothing else of the run is read, which may be damaged. Raises NotOnRecordError, also when several fit.
+    """
+    if name == LATEST:
+        last = connection.scalar(sa.select(runs_table.c.run_id).order_by(runs_table.c.started_at.desc()).limit(1))
+        found = [] if last is None else [last]
+    else:
+        begins_so = sa.func.substr(runs_table.c.run_id, 1, len(name)) == name
+        in_full_first = sa.func.length(runs_table.c.run_id)
+        ids = sa.select(runs_table.c.run_id).where(begins_so).order_by(in_full_first).limit(2)
+        found = list(connection.scalars(ids))
+    if not found or (len(found) > 1 and found[0] != name):
+        raise NotOnRecordError(f"{'no' if not found else 'more than one'} run {name!r} is on record")
+    return str(found[0])
+
+
+def _status(connection: sa.Connection, run_id: str) -> str | None:
+    """How a run ended, as it is stored."""
+    status: str | None = connection.scalar(sa.text("SELECT status FROM run_ends WHERE run_id = :run"), {"run": run_id})
+    return status
+
+
 def _verify_run(connection: sa.Connection, run_id: str, log: Log, report: Report, progress: Progress) -> None:
-    has_ended = runs.end_of(connection, run_id) is not None
+    has_ended = _status(connection, run_id) is not None
     seal = sealing.of_run(connection, run_id)
     told = None if seal is None else _told(connection, seal, log, report)
     if told is not None:
@@ -146,8 +187,7 @@ def _wrong_with(connection: sa.Connection, seal: Seal, told: RunSeal, log: Log) 
         yield Finding("seal", "the seal's columns and its note say different things", seal.run_id, "seals")
     if not is_logged(log, seal.run_id, seal.note, told.size):
         yield Finding("seal", "the log knows another seal of this run, or none", seal.run_id, "seals", touches_all=True)
-    end = runs.end_of(connection, seal.run_id)
-    if end is None or end.status.value != told.status:
+    if _status(connection, seal.run_id) != told.status:
         yield Finding("seal", f"it was sealed as {told.status}, and ended otherwise", seal.run_id, "run_ends")
     if told.parent is not None:
         parent = sealing.of_run(connection, told.parent[0])

@@ -10,6 +10,7 @@ from elspeth_dagster.core.errors import ErasedError, LandscapeError
 from elspeth_dagster.landscape import payloads
 from elspeth_dagster.landscape.columns import Ref
 from elspeth_dagster.landscape.findings import Finding, Progress, Report
+from elspeth_dagster.landscape.streaming import streamed
 from elspeth_dagster.landscape.touching import touched_by_payload
 
 AT_ONCE = 500
@@ -53,8 +54,7 @@ def _portions(connection: sa.Connection, run_id: str, report: Report) -> Iterato
     """The names, so many together that their bytes fit into memory; those without a body are counted or reported."""
     some: list[bytes] = []
     left = MOST_BYTES
-    streaming = connection.execution_options(stream_results=True, max_row_buffer=AT_ONCE)
-    with streaming.execute(SIZES, {"run": run_id}) as found:
+    with streamed(connection, SIZES, AT_ONCE, run=run_id) as found:
         for page in found.partitions(AT_ONCE):
             for ref, size, kept in page:
                 if size > 0 and not kept:

@@ -6,8 +6,9 @@ call a reply, every state an end; every assessed row has an accepted answer to e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -59,49 +60,69 @@ GROUP BY node_id HAVING count(*) <> max(row_index) + 1
 """
 
 
+class Rule(NamedTuple):
+    """What every record of a table must keep, and a query for those that don't."""
+
+    kind: str
+    table: sa.Table
+    what: str
+    broken: str
+
+
 def check_rules(connection: sa.Connection, run_id: str, report: Report, *, has_ended: bool) -> None:
     """Report every record of a run that breaks a rule."""
-    report.add(*references(connection, run_id))
+    open_ = [Rule("rule", metadata.tables[table], what, query) for (table, what), query in OPEN.items()]
+    report.add(*_broken(connection, [*_references(of_run=True), *(open_ if has_ended else [])], run_id))
     if has_ended:
-        for (table, what), query in OPEN.items():
-            report.add(*_broken(connection, "rule", metadata.tables[table], what, query, run_id))
         report.add(*_unanswered(connection, run_id), *_gaps(connection, run_id))
 
 
-def references(connection: sa.Connection, run_id: str | None = None) -> Iterator[Finding]:
-    """What refers to something that isn't there; of one run, or of all, and then of none too."""
+def references(connection: sa.Connection) -> Iterator[Finding]:
+    """What refers to something that isn't there, of any run and of none."""
+    return _broken(connection, _references(of_run=False), None)
+
+
+@cache
+def _references(*, of_run: bool) -> list[Rule]:
+    """That each reference of each table leads somewhere."""
+    rules = []
     for table in SEALED:
-        source = f"{table.name} AS t"
-        of_run = WITHOUT_RUN_ID.get(table.name, "WHERE t.run_id = :run")
-        joins, _, condition = of_run.rpartition("WHERE ")
+        whose = WITHOUT_RUN_ID.get(table.name, "WHERE t.run_id = :run")
+        joins, _, condition = whose.rpartition("WHERE ")
         for key in sorted(table.foreign_key_constraints, key=lambda key: str(key.name)):
             pairs = [(element.parent.name, element.column.name) for element in key.elements]
             parent = key.referred_table.name
             on = " AND ".join(f"p.{there} = t.{here}" for here, there in pairs)
             given = " AND ".join(f"t.{here} IS NOT NULL" for here, _ in pairs)
-            query = f"SELECT {{0}} FROM {source} {joins if run_id else ''} LEFT JOIN {parent} AS p ON {on} "
-            query += f"WHERE {given} AND p.{pairs[-1][1]} IS NULL" + (f" AND {condition}" if run_id else "")
+            query = f"SELECT {{0}} FROM {table.name} AS t {joins if of_run else ''} LEFT JOIN {parent} AS p ON {on} "
+            query += f"WHERE {given} AND p.{pairs[-1][1]} IS NULL" + (f" AND {condition}" if of_run else "")
             names = ", ".join(here for here, _ in pairs if here != "run_id" or len(pairs) == 1)
-            what = f"its {names} leads to no record of {parent}"
-            yield from _broken(connection, "reference", table, what, query, run_id)
+            rules.append(Rule("reference", table, f"its {names} leads to no record of {parent}", query))
+    return rules
 
 
-def _broken(
-    connection: sa.Connection, kind: str, table: sa.Table, what: str, query: str, run_id: str | None
-) -> Iterator[Finding]:
-    names = column_names(table)
-    selected = ", ".join(f"t.{name}" for name in names)
-    streaming = connection.execution_options(stream_results=True, max_row_buffer=NAMED)
-    with streaming.execute(sa.text(query.format(selected)), {"run": run_id} if run_id else {}) as rows:
-        found = iter(rows)
-        named = [dict(zip(names, row, strict=True)) for row in islice(found, NAMED)]
-        more = sum(1 for _ in found)
-    for columns in named:
+def _broken(connection: sa.Connection, rules: Sequence[Rule], run_id: str | None) -> Iterator[Finding]:
+    """The records that break a rule. Which rules are broken at all is asked in one go."""
+    told = {} if run_id is None else {"run": run_id}
+    asked = ", ".join(f"EXISTS ({rule.broken.format('1')})" for rule in rules)
+    found = connection.execute(sa.text(f"SELECT {asked}"), told).one()
+    for rule, is_broken in zip(rules, found, strict=True):
+        if is_broken:
+            yield from _breaking(connection, rule, run_id)
+
+
+def _breaking(connection: sa.Connection, rule: Rule, run_id: str | None) -> Iterator[Finding]:
+    table, names = rule.table, column_names(rule.table)
+    told = {} if run_id is None else {"run": run_id}
+    query = rule.broken.format(", ".join(f"t.{name}" for name in names))
+    found = connection.execute(sa.text(f"{query} LIMIT {NAMED + 1}"), told).all()
+    for row in found[:NAMED]:
+        columns = dict(zip(names, row, strict=True))
         key = {column.name: columns[column.name] for column in table.primary_key.columns}
         whose = run_id or columns.get("run_id")
-        yield Finding(kind, what, whose, table.name, key, *touched_by(connection, table, columns))
-    if more:
-        yield Finding(kind, f"{more} more: {what}", run_id, table.name, touches_all=True)
+        yield Finding(rule.kind, rule.what, whose, table.name, key, *touched_by(connection, table, columns))
+    if len(found) > NAMED:
+        yield Finding(rule.kind, f"and more: {rule.what}", run_id, table.name, touches_all=True)
 
 
 def _unanswered(connection: sa.Connection, run_id: str) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from elspeth_dagster.core.merkle import HASH_BYTES, Frontier, leaf_hash, root_of
 from elspeth_dagster.landscape.findings import Finding, Progress, Report
 from elspeth_dagster.landscape.record_bytes import SEALED, Record, pages, records, writer
 from elspeth_dagster.landscape.schema import seal_tiles
+from elspeth_dagster.landscape.streaming import streamed
 from elspeth_dagster.landscape.touching import touched_by
 
 WINDOW = 2000
@@ -53,6 +54,7 @@ def compare(connection: sa.Connection, seal: RunSeal, report: Report, progress: 
 def tree_of(connection: sa.Connection, run_id: str, progress: Progress) -> Tree:
     """The tree over a run's records as they are now, held to its tiles on the way."""
     frontier, counts, differing = Frontier(), {}, []
+    sealed = _sealed_digests(connection, run_id)
     for table in SEALED:
         before, digest, written = frontier.size, hashlib.sha256(), writer(table)
         for page in pages(connection, table, run_id):
@@ -62,18 +64,25 @@ def tree_of(connection: sa.Connection, run_id: str, progress: Progress) -> Tree:
                 digest.update(leaf)
             progress(f"run {run_id}: {table.name}", len(page))
         counts[table.name] = frontier.size - before
-        sealed = hashlib.sha256()
-        for tile in _tiles(connection, table.name, run_id):
-            sealed.update(tile)
-        if sealed.digest() != digest.digest():
+        if sealed.get(table.name, hashlib.sha256()).digest() != digest.digest():
             differing.append(table)
     return Tree(frontier.root(), counts, differing)
 
 
+def _sealed_digests(connection: sa.Connection, run_id: str) -> dict[str, hashlib._Hash]:
+    """One hash over all tiles of each table."""
+    of_run = sa.select(seal_tiles.c.table_name, seal_tiles.c.hashes).where(seal_tiles.c.run_id == run_id)
+    digests: dict[str, hashlib._Hash] = {}
+    with streamed(connection, of_run.order_by(seal_tiles.c.table_name, seal_tiles.c.tile), 64) as found:
+        for page in found.partitions(64):
+            for table, hashes in page:
+                digests.setdefault(table, hashlib.sha256()).update(hashes)
+    return digests
+
+
 def _tiles(connection: sa.Connection, table: str, run_id: str) -> Iterator[bytes]:
     of_table = sa.select(seal_tiles.c.hashes).where(seal_tiles.c.run_id == run_id, seal_tiles.c.table_name == table)
-    streaming = connection.execution_options(stream_results=True, max_row_buffer=64)
-    with streaming.execute(of_table.order_by(seal_tiles.c.tile)) as found:
+    with streamed(connection, of_table.order_by(seal_tiles.c.tile), 64) as found:
         for page in found.partitions(64):
             yield from (hashes for (hashes,) in page)
 

@@ -29,6 +29,7 @@ from elspeth_dagster.landscape.ledger import Landscape, insert, now
 from elspeth_dagster.landscape.records import Checkpoint, LogEntry
 from elspeth_dagster.landscape.schema import checkpoints as checkpoints_table
 from elspeth_dagster.landscape.schema import log_entries
+from elspeth_dagster.landscape.streaming import streamed
 
 BEGIN, RUN_START, RUN_SEAL, MIGRATION = "begin", "run_start", "run_seal", "migration"
 KEY, KEY_ROTATION = "key", "key_rotation"
@@ -77,8 +78,7 @@ def origin(connection: sa.Connection) -> str | None:
 
 def entries(connection: sa.Connection) -> Iterator[LogEntry]:
     """All entries in order, as they come."""
-    streaming = connection.execution_options(stream_results=True, max_row_buffer=PAGE)
-    with streaming.execute(log_entries.select().order_by(log_entries.c.log_index)) as found:
+    with streamed(connection, log_entries.select().order_by(log_entries.c.log_index), PAGE) as found:
         for page in found.partitions(PAGE):
             yield from (LogEntry(*row) for row in page)
 

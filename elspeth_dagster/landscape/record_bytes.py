@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from elspeth_dagster.core.merkle import leaf_hash
 from elspeth_dagster.landscape import schema
 from elspeth_dagster.landscape.columns import Hash, Number, Ref, written_ref
+from elspeth_dagster.landscape.streaming import streamed
 
 SEALED: tuple[sa.Table, ...] = (
     schema.runs,
@@ -78,8 +79,7 @@ class Record(NamedTuple):
 
 def pages(connection: sa.Connection, table: sa.Table, run_id: str) -> Iterator[Sequence[Stored]]:
     """The records of a run in a table, in order, so many at a time that they fit into memory."""
-    streaming = connection.execution_options(stream_results=True, max_row_buffer=PAGE)
-    with streaming.execute(sa.text(_select(table.name, connection.dialect.name)), {"run": run_id}) as found:
+    with streamed(connection, sa.text(_select(table.name, connection.dialect.name)), PAGE, run=run_id) as found:
         yield from found.partitions(PAGE)
 
 
