@@ -32,7 +32,8 @@ def run_ends_sensor(assessment: str) -> dg.SensorDefinition:
     def end_what_dagster_has_ended(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         try:
             with _landscape(context) as landscape:
-                told = " ".join([*_reconciled(context, landscape, assessment), *_sealed(context, landscape)])
+                told = " ".join(_reconciled(context, landscape, assessment))
+                _seal(context, landscape)
         except ElspethError as error:
             return dg.SkipReason(f"The record can't be looked at: {error}")
         return dg.SkipReason(told or "Every run on record has its end, or goes on.")
@@ -74,13 +75,13 @@ def _reconciled(context: dg.SensorEvaluationContext, landscape: Landscape, asses
         yield _unknown(strangers)
 
 
-def _sealed(context: dg.SensorEvaluationContext, landscape: Landscape) -> Iterator[str]:
+def _seal(context: dg.SensorEvaluationContext, landscape: Landscape) -> None:
     """Seal what ended; mostly there is nothing to do."""
     sealed = sealing.seal_ended(landscape)
     for warning in sealed.warnings:
         context.log.warning(warning)
     if sealed.run_ids:
-        yield f"Sealed {_some(sealed.run_ids)}."
+        context.log.info(f"Sealed {_some(sealed.run_ids)}.")
 
 
 def _as_dagster_knows(instance: dg.DagsterInstance, open_runs: list[Run]) -> Mapping[str, dg.DagsterRun]:

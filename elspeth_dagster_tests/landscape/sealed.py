@@ -93,8 +93,8 @@ def facts_of(landscape: Landscape, run_id: str, rows: int = ROWS) -> Iterator[Fa
     for name in ("results", "answers", "failures"):
         yield Artifact(f"{run_id}-{name}", run_id, admitted.state_id, f"a/{name}", None, f"file:///{name}", CONFIG.ref,
                        9, 1, NOON)  # fmt: skip
-    yield NodeStateEnd(admitted.state_id, StateStatus.COMPLETED, "{}", None, NOON)
     yield TokenOutcome(slice_.token_id, run_id, Outcome.COMPLETED, admitted.state_id, NOON)
+    yield NodeStateEnd(admitted.state_id, StateStatus.COMPLETED, "{}", None, NOON)
 
 
 def _row(run_id: str, index: int, key: str, make: Callable[[str], Payload]) -> Iterator[Fact]:
@@ -128,6 +128,6 @@ def _row(run_id: str, index: int, key: str, make: Callable[[str], Payload]) -> I
             Answer(state.state_id, token.token_id, question, run_id, AnswerStatus.ACCEPTED, None, None, given.ref,
                    call_id, NOON),
         )  # fmt: skip
-    yield NodeStateEnd(state.state_id, StateStatus.COMPLETED, "{}", None, NOON)
     yield TokenOutcome(token.token_id, run_id, Outcome.ASSESSED, state.state_id, NOON)
     yield TokenOutcome(batch.token_id, run_id, Outcome.COMPLETED, state.state_id, NOON)
+    yield NodeStateEnd(state.state_id, StateStatus.COMPLETED, "{}", None, NOON)

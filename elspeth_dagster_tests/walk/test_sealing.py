@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from elspeth_dagster.cli import main
+from elspeth_dagster.core.checkpoints import RunSeal
 from elspeth_dagster.core.notes import Note
 from elspeth_dagster.landscape.anchoring import held
 from elspeth_dagster.landscape.signing import make_key
@@ -32,14 +33,15 @@ def test_a_run_is_sealed_anchored_and_verified_and_its_re_execution_names_its_ro
 ) -> None:
     project.declare()
     project.write_rows(rows_of_texts(3))
-    server.configure(rules=[{"act": "auth", "contains": "row 1."}])
+    server.configure(rules=[{"status": 401, "contains": "row 1."}])
     first = project.run()
-    assert first.run_id
-    server.configure()
+    server.configure(rules=[])
     second = project.run()
-    assert second.success
+    assert (first.success, second.success) == (False, True)
     seals = project.facts("SELECT run_id, note FROM seals ORDER BY sealed_at")
-    assert second.run_id in {seal["run_id"] for seal in seals}
+    assert [seal["run_id"] for seal in seals] == [first.run_id, second.run_id]
+    sealed = [RunSeal.read(Note.read(seal["note"]).text) for seal in seals]
+    assert sealed[1].parent == (first.run_id, sealed[0].root)
     for seal in seals:
         assert Note.read(seal["note"]).signed_by([kept.verifier]) == [kept.verifier]
     kinds = [fact["kind"] for fact in project.facts("SELECT kind FROM log_entries ORDER BY log_index")]
