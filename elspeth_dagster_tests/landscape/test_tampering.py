@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -430,6 +431,18 @@ def test_a_record_resealed_with_the_stolen_key_is_found_by_a_checkpoint_held_out
     rewrite_log(victim, OURS, lambda entry: with_seal(first)(with_seal(second, SECOND)(entry)))
     assert victim.report().findings == []
     assert {each.kind for each in victim.report(anchored=True).findings} == {"anchor"}
+
+
+def test_a_key_that_took_over_without_the_signature_of_ours_is_found(victim: Victim) -> None:
+    size = victim.connection.scalar(sa.text("SELECT max(log_index) + 1 FROM log_entries"))
+    whose = str(installation_log.origin(victim.connection))
+    said = installation_log.rotation(whose, OURS.verifier.vkey, THEIRS.verifier.vkey)
+    told = {"kind": "key_rotation", "index": size, "at": "2026-01-01T00:00:00.000000Z", "old": OURS.verifier.vkey,
+            "new": THEIRS.verifier.vkey, "signature": b64encode(THEIRS.sign(said)).decode()}  # fmt: skip
+    victim.run("INSERT INTO log_entries VALUES (:index, 'key_rotation', :entry)",
+               index=size, entry=canonical_json(told).decode())  # fmt: skip
+    found = victim.report().findings
+    assert [(each.kind, each.key) for each in found] == [("signature", {"log_index": size})]
 
 
 def delete_run(victim: Victim, run_id: str) -> None:
