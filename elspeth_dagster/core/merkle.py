@@ -33,8 +33,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 def root_of(leaves: Iterable[bytes]) -> bytes:
     """The root over leaf hashes."""
     frontier = Frontier()
-    for leaf in leaves:
-        frontier.add(leaf)
+    frontier.extend(leaves)
     return frontier.root()
 
 
@@ -47,14 +46,21 @@ class Frontier:
 
     def add(self, leaf: bytes) -> None:
         """Add a leaf's hash at the end. Raises ValueError unless it has 32 bytes."""
-        if len(leaf) != HASH_BYTES:
-            raise ValueError(f"a hash has {HASH_BYTES} bytes, not {len(leaf)}")
-        whole, size = self._whole, self.size
-        while size & 1:
-            leaf = hashlib.sha256(b"\1" + whole.pop() + leaf).digest()
-            size >>= 1
-        whole.append(leaf)
-        self.size += 1
+        self.extend([leaf])
+
+    def extend(self, leaves: Iterable[bytes]) -> None:
+        """Add the hashes of many leaves. Raises ValueError unless each has 32 bytes."""
+        whole, size, sha256 = self._whole, self.size, hashlib.sha256
+        for leaf in leaves:
+            if len(leaf) != HASH_BYTES:
+                raise ValueError(f"a hash has {HASH_BYTES} bytes, not {len(leaf)}")
+            subtree, height = leaf, size
+            while height & 1:
+                subtree = sha256(b"\1" + whole.pop() + subtree).digest()
+                height >>= 1
+            whole.append(subtree)
+            size += 1
+            self.size = size
 
     def root(self) -> bytes:
         """The root over all that was added."""

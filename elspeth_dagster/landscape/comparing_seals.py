@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from elspeth_dagster.core.checkpoints import RunSeal
 from elspeth_dagster.core.merkle import HASH_BYTES, Frontier, leaf_hash, root_of
 from elspeth_dagster.landscape.findings import Finding, Progress, Report
-from elspeth_dagster.landscape.record_bytes import SEALED, Record, pages, records, writer
+from elspeth_dagster.landscape.record_bytes import SEALED, Record, leaf_pages, records
 from elspeth_dagster.landscape.schema import seal_tiles
 from elspeth_dagster.landscape.streaming import streamed
 from elspeth_dagster.landscape.touching import touched_by
@@ -56,12 +56,10 @@ def tree_of(connection: sa.Connection, run_id: str, progress: Progress) -> Tree:
     frontier, counts, differing = Frontier(), {}, []
     sealed = _sealed_digests(connection, run_id)
     for table in SEALED:
-        before, digest, written = frontier.size, hashlib.sha256(), writer(table)
-        for page in pages(connection, table, run_id):
-            for values in page:
-                leaf = leaf_hash(written(values))
-                frontier.add(leaf)
-                digest.update(leaf)
+        before, digest = frontier.size, hashlib.sha256()
+        for page in leaf_pages(connection, table, run_id):
+            frontier.extend(page)
+            digest.update(b"".join(page))
             progress(f"run {run_id}: {table.name}", len(page))
         counts[table.name] = frontier.size - before
         if sealed.get(table.name, hashlib.sha256()).digest() != digest.digest():

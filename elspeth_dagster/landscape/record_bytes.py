@@ -92,10 +92,15 @@ def records(connection: sa.Connection, table: sa.Table, run_id: str) -> Iterator
 
 def leaves(connection: sa.Connection, table: sa.Table, run_id: str) -> Iterator[bytes]:
     """The leaf hashes of the same, one by one."""
+    for page in leaf_pages(connection, table, run_id):
+        yield from page
+
+
+def leaf_pages(connection: sa.Connection, table: sa.Table, run_id: str) -> Iterator[list[bytes]]:
+    """The same, many at a time."""
     written = writer(table)
     for page in pages(connection, table, run_id):
-        for values in page:
-            yield leaf_hash(written(values))
+        yield [leaf_hash(written(values)) for values in page]
 
 
 @cache
