@@ -29,7 +29,7 @@ from elspeth_dagster.landscape.schema import runs as runs_table
 
 TILE = 256
 TILES_AT_ONCE = 64
-AT_MOST = 20
+AT_MOST = 5
 """How many runs that others left unsealed are sealed on the way; a sensor's next ticks see to the rest."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from elspeth_dagster.core.errors import LandscapeError, SchemaVersionError
-from elspeth_dagster.landscape import guards, migrations, operating, schema
+from elspeth_dagster.landscape import guards, installation_log, migrations, operating, schema
 from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.inserting import ORDER
 from elspeth_dagster.landscape.records import TABLES, Answer, Fact, Payload, Reply, Row, Scope
@@ -202,6 +203,9 @@ def test_an_older_schema_is_refused_until_it_is_upgraded_and_keeps_its_facts_and
         assert count(connection, schema.runs) == 1
         assert "ix_later" in {index["name"] for index in sa.inspect(connection).get_indexes("runs")}
         assert guards_in(database) == guards_needed(dialect)
+        logged = [json.loads(entry.entry) for entry in installation_log.entries(connection)]
+        assert [entry["kind"] for entry in logged] == ["begin", "migration"]
+        assert (logged[1]["from"], logged[1]["to"]) == (NEWEST, "9998")
     Database.open(database_url).close()
 
 
