@@ -17,7 +17,7 @@ from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.canonical import Json, canonical_json, ordered_json
 from elspeth_dagster.core.errors import SettingsError
 from elspeth_dagster.core.launch import Launch, Reuse
-from elspeth_dagster.landscape import runs
+from elspeth_dagster.landscape import runs, sealing
 from elspeth_dagster.landscape.ledger import Landscape, now
 from elspeth_dagster.landscape.records import Edge, Node, Payload, Run
 from elspeth_dagster.landscape.states import Execution
@@ -108,6 +108,13 @@ def begin_run(context: dg.OpExecutionContext, landscape: Landscape, assessment: 
     run = _run(context, run_config.ref, launch)
     reuse = launch.reuse or _reuse_after_a_crash(context, landscape, launch)
     runs.begin(landscape, run, nodes, edges, [config, run_config], reuse=reuse)
+    seal_what_ended(context, landscape)
+
+
+def seal_what_ended(context: dg.OpExecutionContext, landscape: Landscape, first: str | None = None) -> None:
+    """Seal the runs that have ended, this one first, and publish the log. What fails stops nothing, and is told."""
+    for warning in sealing.seal_if_possible(landscape, first=first):
+        context.log.warning(warning)
 
 
 def _retry_whole(context: dg.OpExecutionContext) -> None:

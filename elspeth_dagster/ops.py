@@ -38,6 +38,7 @@ from elspeth_dagster.identity import (
     node_id,
     partition,
     partitions,
+    seal_what_ended,
 )
 from elspeth_dagster.landscape import answers, batches, experience, rows, runs, states
 from elspeth_dagster.landscape.flushed import rows_of_shard
@@ -241,6 +242,7 @@ def collect_results(
                 yield _output(collector, name, [facts[name] for facts in told], link)
             collector.complete(slice_token)
         runs.end_if_all_collected(landscape, context.run_id)
+        seal_what_ended(context, landscape, context.run_id)
     if manifest["is_missing"]:
         context.log.warning(NOTHING_MADE)
 
@@ -320,6 +322,7 @@ def verify_answers(
             counts.update({**asdict(asked), **comparison.numbers, "of_run": verified.run_id})
             landscape.write(*verification.fates(state))
         runs.end_if_all_collected(landscape, context.run_id)
+        seal_what_ended(context, landscape, context.run_id)
 
 
 def _to_verify(context: dg.OpExecutionContext, landscape: Landscape) -> tuple[Run, Assessment]:

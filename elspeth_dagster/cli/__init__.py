@@ -94,9 +94,9 @@ def main() -> None:
     """Ask the record of LLM assessments why a row got its score, what was asked, and what it cost.
 
     Every run of an assessment writes what it does into an audit database, the landscape: each source row, each
-    prompt, call and reply, each answer and outcome. These commands read it. Only three write: `review import` adds what
-    people say of answers, `reclaim` the end of a run that died, and `upgrade` brings the schema up. No command changes
-    what is on record.
+    prompt, call and reply, each answer and outcome. These commands read it. Few write: `review import` adds what people
+    say of answers, `reclaim` the end of a run that died, `verify --seal-missing` a seal, `keys rotate` another key, and
+    `upgrade` brings the schema up. No command changes what is on record.
 
     \b
     Why did this row get this score?     elspeth-dagster explain latest --row S-1001
@@ -109,6 +109,7 @@ def main() -> None:
     Which runs died and are still open?  elspeth-dagster reclaim
     What do people think of its answers? elspeth-dagster review export 3f2a91c4 --sample 50 --to sheet.csv
     May I read it in a browser?          elspeth-dagster explorer
+    Is the record whole and unchanged?   elspeth-dagster verify --all
 
     RUN is a run's id, the first characters of it, or `latest`. Text from rows and replies is printed with control
     characters escaped; --json gives it exactly. An error is one sentence on stderr.
@@ -393,7 +394,8 @@ def reclaim(run_ids: tuple[str, ...], quiet_for: timedelta | None, force: bool, 
     of this machine's processes only.
 
     A run that is named, or was quiet for so long, ends as interrupted, and nothing of it stays open: its states and
-    tokens end as interrupted, its calls without a reply as unknown. Nothing is lost by that. What it has recorded
+    tokens end as interrupted, its calls without a reply as unknown; then it is sealed. Nothing is lost by that. What it
+    has recorded
     stays, answers too; it can record nothing more, so that a worker that still goes on stops; and the next launch of
     its partition goes on from there. A run with a process alive on this machine is refused without --force.
 
@@ -407,17 +409,19 @@ def reclaim(run_ids: tuple[str, ...], quiet_for: timedelta | None, force: bool, 
     launch of a partition ends what was left open of it.
     """
     from elspeth_dagster.cli import reclaiming
-    from elspeth_dagster.landscape.ledger import Landscape
 
     if run_ids and quiet_for is not None:
         raise click.UsageError("Name runs or give --quiet-for, not both.")
     if force and not run_ids and quiet_for is None:
         raise click.UsageError("--force goes with RUN or --quiet-for.")
-    with Landscape.open(url, create=False) as landscape:
+    with _sealing(url) as landscape:
         if not run_ids and quiet_for is None:
             _show_open_runs(reclaiming.open_runs(landscape), as_json=as_json)
-        else:
-            _show_reclaimed(reclaiming.reclaim(landscape, run_ids, quiet_for, force=force), as_json=as_json)
+            return
+        reclaimed = reclaiming.reclaim(landscape, run_ids, quiet_for, force=force)
+        for warning in reclaiming.seal(landscape):
+            remark(warning)
+    _show_reclaimed(reclaimed, as_json=as_json)
 
 
 def _show_open_runs(found: Sequence[OpenRun], *, as_json: bool) -> None:
@@ -637,6 +641,124 @@ def explorer(
 
 
 @main.command()
+@click.argument("run", required=False)
+@click.option("--all", "all_runs", is_flag=True, help="Verify every run.")
+@click.option(
+    "--anchor",
+    "anchors",
+    multiple=True,
+    metavar="FILE",
+    help="A file, folder/ or fsspec URL with checkpoints that were kept outside; besides those of ELSPETH_ANCHORS. "
+    "May be given several times.",
+)
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    metavar="VKEY",
+    help="The verifier key that you know the record is signed by; besides that of ELSPETH_SIGNING_KEY.",
+)
+@click.option("--seal-missing", is_flag=True, help="First seal the runs that ended and have no seal.")
+@_json_option
+@_landscape_option
+def verify(
+    run: str | None,
+    all_runs: bool,
+    anchors: tuple[str, ...],
+    keys: tuple[str, ...],
+    seal_missing: bool,
+    as_json: bool,
+    url: str,
+) -> None:
+    """Verify that the record is whole and unchanged, or say what is not.
+
+    Of the installation's log: that no entry is missing or changed, by its checkpoints and those that are held outside.
+    Of each run: that its records are those that were sealed, that its seal is signed, that every reference leads
+    somewhere, that every row, call and state has its end, and that every payload has the bytes that its name says.
+    Each finding names the record, and the rows and questions whose results are in doubt. Payloads that were erased are
+    counted, not blamed.
+
+    A checkpoint from outside (--anchor, ELSPETH_ANCHORS) and a key from outside (--key) make the difference: without
+    them, whoever could rewrite all of the record could have done so. docs/evidence.md says who can do what, and what
+    finds it.
+
+    \b
+    elspeth-dagster verify latest
+    elspeth-dagster verify --all --anchor /audit/checkpoints.txt --key "$(cat our.vkey)"
+    elspeth-dagster verify --seal-missing            only seal what has no seal yet
+    """
+    from elspeth_dagster.cli import verifying
+
+    if run and all_runs:
+        raise click.UsageError("Name a run or give --all, not both.")
+    if not (run or all_runs or seal_missing):
+        raise click.UsageError("Name a run, or give --all or --seal-missing.")
+    with _sealing(url) as landscape:
+        if seal_missing:
+            for line in verifying.seal_missing(landscape):
+                remark(line)
+        if not (run or all_runs):
+            return
+        report = verifying.verify(landscape, run, anchors, keys)
+    if as_json:
+        show_json(report.document())
+    else:
+        show(verifying.told(report))
+    if not report.is_sound:
+        sys.exit(FOUND_WRONG)
+
+
+@main.group("keys")
+def keys_() -> None:
+    """Make, show and change the key that seals are signed with.
+
+    The key is a file that only its owner may read, named by ELSPETH_SIGNING_KEY. What is handed out, to whoever is to
+    verify the record, is its verifier key, which `show` prints.
+
+    \b
+    elspeth-dagster keys generate --name tenders.example --to /secure/signing.key
+    export ELSPETH_SIGNING_KEY=/secure/signing.key
+    elspeth-dagster keys show
+    """
+
+
+@keys_.command()
+@click.option("--name", default="elspeth-dagster", show_default=True, help="What signatures are called by.")
+@click.option("--to", "path", required=True, metavar="FILE", help="The new file; one that is there is never touched.")
+def generate(name: str, path: str) -> None:
+    """Make a key in a new file, mode 0600, and print its verifier key."""
+    from pathlib import Path
+
+    from elspeth_dagster.landscape.signing import make_key
+
+    show([make_key(Path(path), name).verifier.vkey])
+
+
+@keys_.command("show")
+@click.argument("path", metavar="[FILE]", envvar="ELSPETH_SIGNING_KEY")
+def show_key(path: str) -> None:
+    """Print the verifier key of a key file; by default of ELSPETH_SIGNING_KEY."""
+    from elspeth_dagster.landscape.signing import read_signer
+
+    show([read_signer(path).verifier.vkey])
+
+
+@keys_.command()
+@click.option("--new", "path", required=True, metavar="FILE", help="The key file that signs from now on.")
+@_landscape_option
+def rotate(path: str, url: str) -> None:
+    """Let another key sign from now on. The one in ELSPETH_SIGNING_KEY signs that it hands over.
+
+    Afterwards set ELSPETH_SIGNING_KEY to the new file, everywhere. What the old key has signed stays valid; who knows
+    either key can verify all of it.
+    """
+    from elspeth_dagster.cli import verifying
+
+    with _sealing(url) as landscape:
+        show(verifying.rotate(landscape, path))
+
+
+@main.command()
 @_landscape_option
 def upgrade(url: str) -> None:
     """Bring the landscape's schema up to date.
@@ -656,6 +778,19 @@ def upgrade(url: str) -> None:
         show([f"{where} is up to date: its schema is {now}."])
     else:
         show([f"{where} had {f'schema {before}' if before else 'no tables'}, now it has schema {now}."])
+
+
+@contextmanager
+def _sealing(url: str) -> Iterator[Landscape]:
+    """The landscape with the deployment's key and anchors."""
+    from elspeth_dagster.landscape.anchoring import read_anchors
+    from elspeth_dagster.landscape.ledger import Landscape
+    from elspeth_dagster.landscape.signing import load_signer
+
+    signer = load_signer(os.environ.get("ELSPETH_SIGNING_KEY"))
+    anchors = read_anchors(os.environ.get("ELSPETH_ANCHORS"))
+    with Landscape.open(url, create=False, signer=signer, anchors=anchors) as landscape:
+        yield landscape
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from elspeth_dagster.cli.listing import uncertain_of_run
-from elspeth_dagster.landscape import runs
+from elspeth_dagster.core.errors import ElspethError
+from elspeth_dagster.landscape import runs, sealing
 from elspeth_dagster.landscape.ledger import Landscape, now
 from elspeth_dagster.landscape.records import Run
 from elspeth_dagster.landscape.schema import answers, calls, node_state_ends, node_states, replies, token_outcomes
@@ -87,6 +88,14 @@ def reclaim(landscape: Landscape, names: Sequence[str], quiet_for: timedelta | N
     with landscape.read() as connection:
         named = [runs.get(connection, name).run_id for name in names]
     return [_end(landscape, run_id, BY_HAND, force=force) for run_id in dict.fromkeys(named)]
+
+
+def seal(landscape: Landscape) -> list[str]:
+    """Seal every run that has ended. Returns what could not be done."""
+    try:
+        return sealing.seal_ended(landscape, at_most=None).warnings
+    except ElspethError as error:
+        return [f"Not sealed: {error}"]
 
 
 def _end(landscape: Landscape, run_id: str, why: str, *, force: bool) -> Reclaimed:

@@ -1,4 +1,4 @@
-"""A run that Dagster has ended is ended on record too, by a sensor that holds the two beside each other.
+"""A run that Dagster has ended is ended on record too, and sealed, by a sensor that holds the two beside each other.
 
 It listens to no event, so none can be missed: each tick asks Dagster about every run on record that has no end. A run
 that Dagster still calls started is left alone, also when its worker is gone: that is not to be known from here.
@@ -11,7 +11,7 @@ import dagster as dg
 from elspeth_dagster.components.opening import opened_landscape
 from elspeth_dagster.core.errors import ElspethError
 from elspeth_dagster.identity import VERIFICATION
-from elspeth_dagster.landscape import runs
+from elspeth_dagster.landscape import runs, sealing
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Run
 from elspeth_dagster.landscape.words import RunStatus
@@ -32,6 +32,7 @@ def run_ends_sensor(assessment: str) -> dg.SensorDefinition:
         try:
             with opened_landscape(context) as landscape:
                 told = " ".join(_reconciled(context, landscape, assessment))
+                _seal(context, landscape)
         except ElspethError as error:
             return dg.SkipReason(f"The record can't be looked at: {error}")
         return dg.SkipReason(told or "Every run on record has its end, or goes on.")
@@ -42,7 +43,7 @@ def run_ends_sensor(assessment: str) -> dg.SensorDefinition:
         minimum_interval_seconds=EVERY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Puts the end of {assessment}'s failed and terminated runs on record, so that nothing of them "
-        "stays open. Starts no run.",
+        "stays open, and seals what ended. Starts no run.",
     )
 
 
@@ -56,6 +57,15 @@ def _reconciled(context: dg.SensorEvaluationContext, landscape: Landscape, asses
             yield ended
     if strangers := [run.run_id for run in open_runs if run.run_id not in known]:
         yield _unknown(strangers)
+
+
+def _seal(context: dg.SensorEvaluationContext, landscape: Landscape) -> None:
+    """Seal what ended; mostly there is nothing to do."""
+    sealed = sealing.seal_ended(landscape)
+    for warning in sealed.warnings:
+        context.log.warning(warning)
+    if sealed.run_ids:
+        context.log.info(f"Sealed {_some(sealed.run_ids)}.")
 
 
 def _as_dagster_knows(instance: dg.DagsterInstance, open_runs: list[Run]) -> Mapping[str, dg.DagsterRun]:

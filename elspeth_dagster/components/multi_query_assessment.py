@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from elspeth_dagster.components.affording import budget_problems, deployment_settings
 from elspeth_dagster.components.asset_checks import results_checks
 from elspeth_dagster.components.automating import automation_problems
+from elspeth_dagster.components.certifying import verified_check
 from elspeth_dagster.components.declaring import Attributes, declared_spec
 from elspeth_dagster.components.emptying import inbox_sensor
 from elspeth_dagster.components.ending import run_ends_sensor
@@ -85,7 +86,7 @@ class MultiQueryAssessment(dg.Component, dg.Resolvable, AssessmentSpec):
         schedules = [assessment_schedule(self.name, self.schedule, job, partitions)] if self.schedule else []
         return dg.Definitions(
             assets=[assets, verification, asked_by, *source_asset(assessment, root, partitions)],
-            asset_checks=[results_checks(assessment, partitions)],
+            asset_checks=[results_checks(assessment, partitions), verified_check(self.name)],
             jobs=[job, verify_job],
             schedules=schedules,
             sensors=[*sensors, edits_sensor(self.name, reread)],

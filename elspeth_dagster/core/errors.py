@@ -12,7 +12,8 @@
     │   │   ├── StorageError           since its database is away, busy, full or not writable
     │   │   └── OvertakenError         since another attempt or run took over
     │   ├── ErasedError            the bytes that were asked for have been erased; their hash is still there
-    │   └── NotOnRecordError       asked for a run, row or call that the landscape doesn't hold
+    │   ├── NotOnRecordError       asked for a run, row or call that the landscape doesn't hold
+    │   └── NoteError              a signed note or a key is malformed, or its signature doesn't fit
     ├── ProviderError          the LLM provider can't be used at all (key, deployment, address)
     └── LimitError             the run went as far as it may; what is left can be asked by a later one
         ├── BudgetError            the next call could exceed the budget
@@ -72,6 +73,10 @@ class ErasedError(LandscapeError):
 
 class NotOnRecordError(LandscapeError):
     """The landscape doesn't hold what was asked for."""
+
+
+class NoteError(LandscapeError):
+    """A signed note or a key is not written as such, or a signature is not by the key that it names."""
 
 
 class ProviderError(ElspethError):

@@ -11,6 +11,8 @@ ELSPETH_TOKENS_PER_MINUTE     the same of prompt and completion tokens
 ELSPETH_PRICES            a YAML or JSON file: what models and deployments cost where no list price holds
 ELSPETH_EXPLORER_URL      where `elspeth-dagster explorer` is reached: materializations link to their run's page there
 ELSPETH_FINGERPRINT_KEY   key of the HMAC that stands for a credential on record
+ELSPETH_SIGNING_KEY       path of the key file that seals are signed with, mode 0600
+ELSPETH_ANCHORS           where checkpoints are put outside of the database: paths, fsspec urls, command:…
 """
 
 from __future__ import annotations

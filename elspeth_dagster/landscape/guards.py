@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from elspeth_dagster.landscape.schema import metadata
 
-BEYOND_THE_END = {"runs", "run_ends"}
+BEYOND_THE_END = {"runs", "run_ends", "seals", "seal_tiles"}
 BEYOND_THE_ATTEMPT = {"node_states", "node_state_ends", "reviews"}
 RUN_ENDED = "this run has ended"
 ATTEMPT_ENDED = "this attempt has ended: another one took over, or its run was ended"

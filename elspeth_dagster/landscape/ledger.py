@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
@@ -10,6 +10,7 @@ from typing import Self, TypeVar
 
 import sqlalchemy as sa
 
+from elspeth_dagster.core.notes import Signer
 from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.inserting import insert
 from elspeth_dagster.landscape.records import Fact
@@ -26,14 +27,19 @@ class Landscape:
 
     explorer_url: str | None = None
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, signer: Signer | None = None, anchors: Sequence[str] = ()) -> None:
         self._database = database
         self._writer = Writer(database)
+        self.signer = signer
+        self.anchors = tuple(anchors)
 
     @classmethod
-    def open(cls, url: str, *, create: bool = True) -> Self:
-        """Open the landscape at a SQLAlchemy url. Raises what `Database.open` raises."""
-        return cls(Database.open(url, create=create))
+    def open(cls, url: str, *, create: bool = True, signer: Signer | None = None, anchors: Sequence[str] = ()) -> Self:
+        """Open the landscape at a SQLAlchemy url. Raises what `Database.open` raises.
+
+        `signer` signs seals and checkpoints; `anchors` are the places outside of it that checkpoints are put at.
+        """
+        return cls(Database.open(url, create=create), signer, anchors)
 
     @classmethod
     def look_at(cls, url: str, *, patience: float) -> Self:

@@ -332,9 +332,45 @@ class Review(NamedTuple):
     reviewed_at: datetime
 
 
+class Seal(NamedTuple):
+    run_id: str
+    tree_size: int
+    root: str
+    counts: str
+    note: str
+    sealed_at: datetime
+
+
+class SealTile(NamedTuple):
+    run_id: str
+    table_name: str
+    tile: int
+    hashes: bytes
+
+
+class LogEntry(NamedTuple):
+    log_index: int
+    kind: str
+    entry: str
+
+
+class Checkpoint(NamedTuple):
+    log_size: int
+    note: str
+    made_at: datetime
+
+
+class AnchorReceipt(NamedTuple):
+    log_size: int
+    anchor: str
+    receipt: str
+    anchored_at: datetime
+
+
 Fact = (
     Scope | Payload | Run | RunEnd | Node | Edge | Row | RowRejection | Token | TokenParent | Batch | BatchMember
     | NodeState | NodeStateEnd | Call | Reply | Answer | TokenOutcome | Artifact | Review
+    | Seal | SealTile | LogEntry | Checkpoint | AnchorReceipt
 )  # fmt: skip
 
 TABLES: dict[type[Fact], sa.Table] = {
@@ -358,4 +394,9 @@ TABLES: dict[type[Fact], sa.Table] = {
     TokenOutcome: schema.token_outcomes,
     Artifact: schema.artifacts,
     Review: schema.reviews,
+    Seal: schema.seals,
+    SealTile: schema.seal_tiles,
+    LogEntry: schema.log_entries,
+    Checkpoint: schema.checkpoints,
+    AnchorReceipt: schema.anchor_receipts,
 }

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from elspeth_dagster.core.canonical import Json
 from elspeth_dagster.core.errors import AuditError, NotOnRecordError
 from elspeth_dagster.core.launch import Reuse
-from elspeth_dagster.landscape import payloads
+from elspeth_dagster.core.notes import Signer
+from elspeth_dagster.landscape import installation_log, payloads
 from elspeth_dagster.landscape.ledger import Landscape, insert, now
 from elspeth_dagster.landscape.records import (
     Edge,
@@ -54,13 +55,15 @@ def begin(
     """Put a run and the graph of one of its assessments on record; what is there already must be the same.
 
     A run takes over from the one before it for the same slice: see `_succeeding`. Raises AuditError for a run that is
-    there with other nodes.
+    there with other nodes, SettingsError for another signing key than the one in force.
     """
 
     def begin_or_compare(connection: sa.Connection) -> None:
         insert(connection, configs)
         if not _exists(connection, runs.c.run_id == run.run_id):
-            insert(connection, [_succeeding(connection, run, reuse)])
+            begun = _succeeding(connection, run, reuse)
+            insert(connection, [begun])
+            _log_start(connection, begun, landscape.signer)
         recorded = _nodes(connection, run.run_id, nodes_[0].assessment)
         if not recorded:
             insert(connection, [*nodes_, *edges])
@@ -69,6 +72,19 @@ def begin(
             raise AuditError(f"{told}: files changed between two attempts of a step. Launch the partition again")
 
     landscape.decide(begin_or_compare)
+
+
+def _log_start(connection: sa.Connection, run: Run, signer: Signer | None) -> None:
+    """Have the installation's log tell that the run began, so that it can't be taken away unnoticed."""
+    installation_log.see_to_key(connection, signer)
+    installation_log.append(
+        connection,
+        installation_log.RUN_START,
+        run_id=run.run_id,
+        root_run_id=run.root_run_id,
+        parent_run_id=run.parent_run_id,
+        config=run.config_ref,
+    )
 
 
 def _exists(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> bool:

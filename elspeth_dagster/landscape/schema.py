@@ -416,3 +416,54 @@ reviews = _table(
         ["state_id", "token_id", "query_key"], ["answers.state_id", "answers.token_id", "answers.query_key"]
     ),
 )
+
+seals = _table(
+    "seals",
+    "What an ended run left on record: how many records, and the Merkle root over them, as a signed note.",
+    sa.Column("run_id", Name, sa.ForeignKey("runs.run_id"), primary_key=True),
+    _number("tree_size"),
+    sa.Column("root", Hash, nullable=False),
+    _text("counts"),
+    _text("note"),
+    _instant("sealed_at"),
+    sa.CheckConstraint("length(root) = 32", name="root_is_sha256"),
+)
+
+seal_tiles = _table(
+    "seal_tiles",
+    "The leaf hashes of a sealed run's records, up to 256 of a table together, so that the one that differs is found.",
+    sa.Column("run_id", Name, sa.ForeignKey("runs.run_id"), primary_key=True),
+    _name("table_name", key=True),
+    _number("tile", key=True),
+    sa.Column("hashes", sa.LargeBinary, nullable=False),
+    sa.CheckConstraint("length(hashes) BETWEEN 32 AND 8192 AND length(hashes) % 32 = 0", name="hashes_are_whole"),
+)
+
+log_entries = _table(
+    "log_entries",
+    "The installation's log: which runs began and were sealed, which keys sign, what was erased.",
+    _number("log_index", key=True),
+    _name("kind"),
+    _text("entry"),
+    sa.CheckConstraint("log_index >= 0", name="index_from_zero"),
+    by_key=True,
+)
+
+checkpoints = _table(
+    "checkpoints",
+    "The log as it was at a size: its Merkle root as a signed note.",
+    _number("log_size", key=True),
+    _text("note"),
+    _instant("made_at"),
+    sa.CheckConstraint("log_size >= 1", name="of_something"),
+    by_key=True,
+)
+
+anchor_receipts = _table(
+    "anchor_receipts",
+    "Where outside of this database a checkpoint was put, and what came back from there.",
+    sa.Column("log_size", Number, sa.ForeignKey("checkpoints.log_size"), primary_key=True, autoincrement=False),
+    _name("anchor", key=True),
+    _text("receipt"),
+    _instant("anchored_at"),
+)

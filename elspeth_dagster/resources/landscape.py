@@ -11,7 +11,9 @@ from contextvars import ContextVar
 import dagster as dg
 from pydantic import Field
 
+from elspeth_dagster.landscape.anchoring import read_anchors
 from elspeth_dagster.landscape.ledger import Landscape
+from elspeth_dagster.landscape.signing import load_signer
 
 _makes_one = ContextVar("makes_one", default=False)
 
@@ -38,6 +40,17 @@ class LandscapeResource(dg.ConfigurableResource[Landscape]):
         "Give one with a password by EnvVar.",
         json_schema_extra={"dagster__is_secret": True},
     )
+    signing_key: str | None = Field(
+        default=None,
+        description="Path of the key file that seals are signed with, mode 0600: `elspeth-dagster keys generate` makes "
+        "one. Without it seals are unsigned.",
+    )
+    anchors: str | None = Field(
+        default=None,
+        description="Where the log's checkpoints are put outside of the database: full paths, fsspec URLs, or "
+        "`command:…`, separated by commas. Give those with a password by EnvVar.",
+        json_schema_extra={"dagster__is_secret": True},
+    )
 
     explorer_url: str | None = Field(
         default=None,
@@ -46,6 +59,8 @@ class LandscapeResource(dg.ConfigurableResource[Landscape]):
 
     @contextlib.contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Landscape, None, None]:
-        with Landscape.open(self.url, create=context.run is not None or _makes_one.get()) as landscape:
+        signer, anchors = load_signer(self.signing_key), read_anchors(self.anchors)
+        makes_one = context.run is not None or _makes_one.get()
+        with Landscape.open(self.url, create=makes_one, signer=signer, anchors=anchors) as landscape:
             landscape.explorer_url = self.explorer_url
             yield landscape

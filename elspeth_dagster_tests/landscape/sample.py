@@ -14,13 +14,16 @@ from elspeth_dagster.core.canonical import sha256
 from elspeth_dagster.landscape.compressing import COMMON
 from elspeth_dagster.landscape.records import (
     TABLES,
+    AnchorReceipt,
     Answer,
     Artifact,
     Batch,
     BatchMember,
     Call,
+    Checkpoint,
     Edge,
     Fact,
+    LogEntry,
     Node,
     NodeState,
     NodeStateEnd,
@@ -32,6 +35,8 @@ from elspeth_dagster.landscape.records import (
     Run,
     RunEnd,
     Scope,
+    Seal,
+    SealTile,
     Token,
     TokenOutcome,
     TokenParent,
@@ -89,6 +94,11 @@ def a_run(run_id: str) -> list[Fact]:
         TokenOutcome(row.token_id, run_id, Outcome.ASSESSED, state, NOON),
         Artifact(f"{run_id}-artifact", run_id, state, "a/results", None, "file:///x", text.ref, 9, 1, NOON),
         Review(state, row.token_id, "cs1_depth", "Ada", 1, Verdict.CORRECT, "too kind", text.ref, text.ref, NOON),
+        Seal(run_id, 1, text.ref, "{}", "a note", NOON),
+        SealTile(run_id, "runs", 0, bytes(32)),
+        LogEntry(scope.scope_id, "begin", "{}"),
+        Checkpoint(scope.scope_id, "a note", NOON),
+        AnchorReceipt(scope.scope_id, "file", "appended", NOON),
         RunEnd(run_id, RunStatus.COMPLETED, None, NOON),
     ]  # fmt: skip
 

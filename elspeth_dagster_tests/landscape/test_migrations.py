@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +18,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from elspeth_dagster.core.errors import LandscapeError, SchemaVersionError
-from elspeth_dagster.landscape import guards, migrations, operating, schema
+from elspeth_dagster.landscape import guards, installation_log, migrations, operating, schema
 from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.inserting import ORDER
-from elspeth_dagster.landscape.records import TABLES, Answer, Artifact, Fact, Payload, Reply, Review, Row, Scope
+from elspeth_dagster.landscape.records import TABLES, Answer, Artifact, Fact, Payload, Reply, Row, Scope
 from elspeth_dagster.landscape.schema import metadata
 from elspeth_dagster.landscape.writing import insert
 from elspeth_dagster_tests.conftest import PostgresServer
@@ -80,9 +81,16 @@ def guards_needed(dialect: str) -> set[tuple[str, str]]:
     for table in metadata.sorted_tables:
         keys = sum(isinstance(key, sa.UniqueConstraint | sa.PrimaryKeyConstraint) for key in table.constraints)
         kinds = ["no_change", "no_truncate"] if dialect == "postgresql" else ["no_update", "no_delete"]
-        keys += table.name not in ("answers", "replies", "scopes")  # whose rows have no rowid beside their key
+        keys += table.name not in (
+            "answers",
+            "replies",
+            "scopes",
+            "log_entries",
+            "checkpoints",
+        )  # whose rows have no rowid beside their key
         kinds += [f"no_replace_{number}" for number in range(keys)] if dialect == "sqlite" else []
-        kinds += ["no_more"] if "run_id" in table.columns and table.name not in ("runs", "run_ends") else []
+        taken_later = ("runs", "run_ends", "seals", "seal_tiles")
+        kinds += ["no_more"] if "run_id" in table.columns and table.name not in taken_later else []
         kinds += (
             ["no_late"] if "state_id" in table.columns and not table.name.startswith(("node_state", "reviews")) else []
         )
@@ -197,6 +205,9 @@ def test_an_older_schema_is_refused_until_it_is_upgraded_and_keeps_its_facts_and
         assert count(connection, schema.runs) == 1
         assert "ix_later" in {index["name"] for index in sa.inspect(connection).get_indexes("runs")}
         assert guards_in(database) == guards_needed(dialect)
+        logged = [json.loads(entry.entry) for entry in installation_log.entries(connection)]
+        assert [entry["kind"] for entry in logged] == ["begin", "migration"]
+        assert (logged[1]["from"], logged[1]["to"]) == (NEWEST, "9998")
     Database.open(database_url).close()
 
 
@@ -221,15 +232,15 @@ def test_what_tables_hold_is_kept_when_they_are_made_anew(
         assert guards_in(database) == guards_needed(dialect)
 
 
-LATER = ("scopes", "reviews")
-BEFORE_SCOPES = SimpleNamespace(sorted_tables=[table for table in metadata.sorted_tables if table.name not in LATER])
+SINCE = {"scopes", "reviews", "seals", "seal_tiles", "log_entries", "checkpoints", "anchor_receipts"}
+BEFORE_SCOPES = SimpleNamespace(sorted_tables=[table for table in metadata.sorted_tables if table.name not in SINCE])
 
 
 def insert_before_scopes(connection: sa.Connection, facts: list[Fact]) -> None:
     """Facts as they were recorded when there were no scopes."""
     for fact in sorted(facts, key=lambda fact: ORDER[TABLES[type(fact)]]):
         values = raw(fact, connection.dialect)
-        if not isinstance(fact, Scope | Review) and not (isinstance(fact, Payload) and fact.scope_id):
+        if TABLES[type(fact)].name not in SINCE and not (isinstance(fact, Payload) and fact.scope_id):
             known = {name: value for name, value in values.items() if name not in ("scope_id", "dictionary_ref")}
             raw_insert(connection, TABLES[type(fact)], known)
 

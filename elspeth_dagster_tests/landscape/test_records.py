@@ -21,13 +21,17 @@ from elspeth_dagster.landscape.records import (
     Answer,
     Artifact,
     Call,
+    Checkpoint,
     Fact,
+    LogEntry,
     NodeState,
     Payload,
     Reply,
     Review,
     Run,
     Scope,
+    Seal,
+    SealTile,
     Token,
 )
 from elspeth_dagster.landscape.schema import metadata
@@ -166,6 +170,12 @@ IMPOSSIBLE: list[tuple[type[Fact], dict[str, object], str]] = [
     (Review, {"verdict": Verdict.REJECT, "values_ref": None, "reason": None}, "rejection_has_reason"),
     (Review, {"file_hash": b"short"}, "file_hash_is_sha256"),
     (Artifact, {"content_hash": b"\0" * 33}, "content_hash_is_sha256"),
+    (Seal, {"root": b"\0" * 31}, "root_is_sha256"),
+    (SealTile, {"hashes": b""}, "hashes_are_whole"),
+    (SealTile, {"hashes": b"\0" * 33}, "hashes_are_whole"),
+    (SealTile, {"hashes": b"\0" * 8224}, "hashes_are_whole"),
+    (LogEntry, {"log_index": -1}, "index_from_zero"),
+    (Checkpoint, {"log_size": 0}, "of_something"),
 ]
 
 

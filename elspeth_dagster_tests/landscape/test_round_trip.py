@@ -13,7 +13,21 @@ from hypothesis import strategies as st
 
 from elspeth_dagster.landscape.columns import EPOCH, LARGEST_SCOPE, Hash, Instant, Name, Number, Ref, Text, Word
 from elspeth_dagster.landscape.database import Database
-from elspeth_dagster.landscape.records import TABLES, Answer, Call, Fact, NodeState, Payload, Reply, Review, Run, Scope
+from elspeth_dagster.landscape.records import (
+    TABLES,
+    Answer,
+    Call,
+    Checkpoint,
+    Fact,
+    LogEntry,
+    NodeState,
+    Payload,
+    Reply,
+    Review,
+    Run,
+    Scope,
+    SealTile,
+)
 from elspeth_dagster.landscape.words import AnswerStatus, ReplyOutcome, Verdict
 from elspeth_dagster.landscape.writing import insert
 from elspeth_dagster_tests.landscape.sample import a_run, only, parents_of, recorded
@@ -74,6 +88,12 @@ def consistent(fact: Fact) -> Fact:
             nearest = fact._replace(scope_id=1 + fact.scope_id % LARGEST_SCOPE, naming_key=key)
         case Payload():
             nearest = fact._replace(ref="sha256:" + fact.ref[-64:])
+        case SealTile():
+            nearest = fact._replace(hashes=(fact.hashes + bytes(32))[:32])
+        case LogEntry():
+            nearest = fact._replace(log_index=max(0, fact.log_index))
+        case Checkpoint():
+            nearest = fact._replace(log_size=max(1, fact.log_size))
         case Reply(outcome=ReplyOutcome.SUCCESS):
             nearest = fact._replace(error_class=None, http_status=fact.http_status or 200)
         case Reply():

@@ -75,12 +75,21 @@ def _what_to_do(engine: sa.Engine, found: str | None) -> str:
 
 def _upgrade(engine: sa.Engine) -> None:
     with _one_at_a_time, _alone(engine) as connection:
-        if version_of(connection) == newest():
+        if (before := version_of(connection)) == newest():
             return  # another process was faster
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         guards.install(connection)
+        if before is not None:
+            _log_migration(connection, before)
+
+
+def _log_migration(connection: sa.Connection, before: str) -> None:
+    # Here, since what keeps the log reads the database that is opened here.
+    from elspeth_dagster.landscape import installation_log
+
+    installation_log.append(connection, installation_log.MIGRATION, **{"from": before, "to": newest()})
 
 
 @contextmanager
