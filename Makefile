@@ -1,7 +1,7 @@
 # make demo   one slice of the sample, asked of a local model in a real Dagster run
-# make test   all tests, types, style and the import contract
-# make soak   launches killed and connections cut hundreds of times, on both databases, and compared (half an hour)
-# make ui     Dagster's web pages with the sample, on http://127.0.0.1:3000
+# make test   all tests, types, style and the import contract; the explorer's need a Chromium (make browser)
+# make soak   launches killed and connections cut hundreds of times, on both databases, and a month backfilled (an hour)
+# make ui     Dagster's web pages with the sample, on http://127.0.0.1:3000, and the explorer on http://127.0.0.1:3001
 # Needs Python >= 3.11 and make; everything else goes into .venv and .cache.
 
 PYTHON ?= python3
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 CACHE := .cache/models
 
-.PHONY: demo test soak ui bench lock clean
+.PHONY: demo test browser soak ui bench lock clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed $(DAGSTER_HOME)/dagster.yaml
@@ -19,12 +19,23 @@ demo: $(VENV)/.installed $(DAGSTER_HOME)/dagster.yaml
 ui: $(VENV)/.installed $(DAGSTER_HOME)/dagster.yaml
 	@$(BIN)/python -m elspeth_dagster.ui --cache $(CACHE)
 
-test: $(VENV)/.installed
+test: $(VENV)/.installed browser
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --config setup.cfg
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The explorer is tested in a real Chromium: CHROMIUM, or one on the PATH, or Debian's.
+browser:
+	@for name in $$CHROMIUM chromium google-chrome chromium-browser; do command -v "$$name" >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing Chromium, for the tests of the explorer …"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium >/dev/null; \
+	else \
+		echo "The explorer's tests need Chromium: install it (Debian: apt-get install chromium), or set CHROMIUM to its path."; \
+		exit 1; \
+	fi
 
 SOAK = PYTHONPATH=. $(BIN)/python -m elspeth_dagster_tests.soak --kills 200 --worker-kills 24 --seed $(SEED)
 SEED ?= 1
@@ -33,6 +44,7 @@ soak: $(VENV)/.installed
 	@$(SOAK) --database sqlite
 	@$(SOAK) --database postgresql --postmaster-kills 24
 	@ELSPETH_SOAK=1 $(BIN)/python -m pytest elspeth_dagster_tests/landscape/test_cut_commits.py
+	@ELSPETH_SOAK=1 PYTHONPATH=$(CURDIR) $(BIN)/python -m pytest elspeth_dagster_tests/walk/test_in_dagster.py -k month
 
 bench: $(VENV)/.installed
 	@PYTHONPATH=. $(BIN)/python benchmarks/compare.py --calls 5000 --concurrency 300

@@ -18,7 +18,6 @@ def admit(
     run_id: str,
     assessment: str,
     node_id: str,
-    partition: str | None,
     read: Iterable[Record | Rejection],
 ) -> tuple[int, int]:
     """Put every record on record that isn't yet (a retried step finds its earlier attempt's).
@@ -27,7 +26,7 @@ def admit(
     """
     with landscape.read() as connection:
         known = rows.recorded_until(connection, run_id, node_id)
-    here = (run_id, node_id, partition)
+    here = (run_id, node_id)
     for records in _chunks(read):
         new = [record for record in records if record.index >= known]
         scoped = zip(new, _scopes(landscape, run_id, assessment, new), strict=True)
@@ -51,14 +50,14 @@ def _scopes(landscape: Landscape, run_id: str, assessment: str, new: list[Record
     return [scope for scope in found if scope is not None]
 
 
-def _facts(run_id: str, node_id: str, partition: str | None, record: Record | Rejection, scope: Scope) -> list[Fact]:
+def _facts(run_id: str, node_id: str, record: Record | Rejection, scope: Scope) -> list[Fact]:
     if isinstance(record, Record):
         return rows.admission(
             run_id,
             node_id,
             row_index=record.index,
             row_key=record.key,
-            partition_key=partition,
+            partition_key=record.partition,
             line=record.line,
             values=record.values,
             raw=record.raw,
@@ -68,7 +67,7 @@ def _facts(run_id: str, node_id: str, partition: str | None, record: Record | Re
         run_id,
         node_id,
         row_index=record.index,
-        partition_key=partition,
+        partition_key=record.partition,
         line=record.line,
         column=record.column,
         reason=record.reason,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import groupby, islice
 
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.landscape import batches, rows
@@ -30,8 +30,11 @@ def flush_batches(landscape: Landscape, run_id: str, assessment: Assessment, row
 
 
 def _flushes(landscape: Landscape, run_id: str, assessment: Assessment) -> Iterator[Flush]:
+    """No batch holds rows of two partitions: where one ends, what is left of it is flushed."""
     pages = rows.in_source_order(landscape, run_id, f"{assessment.spec.name}.admit_rows")
-    return aggregate(((row.token_id, row.values) for page in pages for row in page), assessment.spec.aggregate)
+    in_order = (row for page in pages for row in page)
+    for _, of_partition in groupby(in_order, key=lambda row: row.row.partition_key):
+        yield from aggregate(((row.token_id, row.values) for row in of_partition), assessment.spec.aggregate)
 
 
 def _together(planned: Iterable[Planned]) -> Iterator[list[Planned]]:

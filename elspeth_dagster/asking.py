@@ -26,7 +26,7 @@ from elspeth_dagster.landscape.records import Batch
 from elspeth_dagster.stages.querying import Question, is_blank
 from elspeth_dagster.stopping import Stop, Stopped
 
-PROGRESS_SECONDS = 10.0
+TICK_SECONDS = 1.0
 GRACE_TICK_SECONDS = 0.05
 Waiting = asyncio.Queue[Inquiry | None]
 
@@ -173,7 +173,7 @@ class Desk:
 
     async def _tell_progress(self) -> None:
         while True:
-            await asyncio.sleep(PROGRESS_SECONDS)
+            await asyncio.sleep(TICK_SECONDS)
             self._report(self._counts)
 
     async def _end_grace(self) -> None:

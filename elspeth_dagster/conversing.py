@@ -162,9 +162,9 @@ class Conversation:
     def _what_to_check(self, caller: Caller, exchange: Exchange) -> str:
         hint = WHAT_TO_CHECK[exchange.error or ErrorClass.UNREACHABLE].format(model=self._spec.llm.model_name)
         status = f"HTTP {exchange.status}" if exchange.status else str(exchange.error)
-        said = f" It said: {exchange.detail}" if exchange.detail else ""
+        said = f" It said: {exchange.detail.rstrip('.')}." if exchange.detail else ""
         where = f"{caller.provider} at {caller.address}"
-        return f"{where}: {hint} ({status}).{said} The calls tried are on record."
+        return f"{where}: {hint} ({status}).{said} Mend that and launch again: what is answered is not asked again."
 
 
 def _accepted(inquiry: Inquiry, values_ref: str) -> Answer:

@@ -28,6 +28,7 @@ def resources_from_env() -> dict[str, Any]:
     return {
         "landscape": LandscapeResource(
             url=_secret("ELSPETH_LANDSCAPE_URL", settings.landscape_url),
+            explorer_url=settings.explorer_url,
             signing_key=_secret("ELSPETH_SIGNING_KEY", None),
             anchors=_secret("ELSPETH_ANCHORS", None),
         ),

@@ -122,10 +122,11 @@ def load_of_source(assessment: Assessment, root: Path, partition: str | None, de
     """The load of a source's rows. Raises SourceError when it can't be read."""
     source = assessment.spec.source
     if source.path is None:
-        raise SourceError(
-            f"the rows of asset {source.asset} are not in a file: name one that has such rows (--source)."
-        )
-    with open_source(source.path, root, partition) as (stream, name):
+        of_what = f"asset {source.asset}" if source.asset else f"inbox {source.inbox}"
+        raise SourceError(f"the rows of {of_what} are not in one file: name one that has such rows (--source).")
+    partitions = assessment.spec.partitions
+    values = partitions.values_of(partition) if partitions and partition else {}
+    with open_source(source.path, root, partition, values) as (stream, name):
         read = read_records(stream, name, source)
         admitted = (record.values for record in read if isinstance(record, Record))
         return load_of(assessment, admitted, bounded_schema=deployment.provider == "local")

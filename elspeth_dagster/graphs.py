@@ -5,7 +5,9 @@ source slice ─► admit_rows ─► aggregate_rows ─► ask_batches[shard] �
 And the one beside it: recorded answers ─► verify_answers ─► the asset `verification` and its check.
 """
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from inspect import Parameter, Signature
+from typing import Any, TypeVar
 
 import dagster as dg
 
@@ -23,23 +25,32 @@ from elspeth_dagster.ops import (
 
 ASSETS = ("results", "answers", "failures", "rejections")
 Outputs = dict[str, Any]
+Walk = TypeVar("Walk", bound=Callable[..., Outputs])
 OUTS = {name: dg.GraphOut() for name in ASSETS}
 
 
-def assessment_graph(assessment: Assessment, project_root: str, description: str) -> dg.GraphDefinition:
-    """The walk for one assessment. Every assessment walks through the same four ops."""
+def assessment_graph(
+    assessment: Assessment, project_root: str, description: str, asked_by: Sequence[str]
+) -> dg.GraphDefinition:
+    """The walk for one assessment. Every assessment walks through the same four ops.
+
+    `asked_by` names inputs that bring nothing: the graph depends on what stands for them.
+    """
     name = assessment.spec.name
     config = _launch_config({"assessment": assessment.document(), "project_root": project_root})
 
     @dg.graph(name=name, description=description, out=OUTS, config=config)
-    def walk_from_files() -> Outputs:
-        shards, manifest = aggregate_rows(admit_rows())
+    @_with_inputs(asked_by)
+    def walk_from_files(**asked_by: Any) -> Outputs:
+        shards, manifest = aggregate_rows(admit_rows([*asked_by.values()]))
         asked = shards.map(ask_batches)
         return _four(collect_results(manifest, asked.collect()))
 
     @dg.graph(name=name, description=description, out=OUTS, config=config)
-    def walk_from_an_asset(source_rows: Any) -> Outputs:
-        shards, manifest = aggregate_rows(admit_frame.alias("admit_rows")(source_rows))
+    @_with_inputs(["source_rows", *asked_by])
+    def walk_from_an_asset(source_rows: Any, **asked_by: Any) -> Outputs:
+        admitted = admit_frame.alias("admit_rows")(source_rows, [*asked_by.values()])
+        shards, manifest = aggregate_rows(admitted)
         asked = shards.map(ask_batches)
         return _four(collect_results(manifest, asked.collect()))
 
@@ -59,6 +70,17 @@ def verification_graph(assessment: str) -> dg.GraphDefinition:
         return {"verification": verification, f"{assessment}__verification_agreement": agreement}
 
     return walk_again
+
+
+def _with_inputs(names: Sequence[str]) -> Callable[[Walk], Walk]:
+    """The walk with these inputs, which Dagster reads off its signature."""
+
+    def named(walk: Walk) -> Walk:
+        inputs = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+        walk.__signature__ = Signature(inputs)  # type: ignore[attr-defined]
+        return walk
+
+    return named
 
 
 def _launch_config(declared: dict[str, Any]) -> dg.ConfigMapping:

@@ -30,6 +30,8 @@ WALK = {
     "collect_results": Determinism.DETERMINISTIC,
 }
 RETRY_TAG = "dagster/retry_number"
+RETRY_WHOLE = {"dagster/retry_strategy": "FROM_ASSET_FAILURE"}
+RANGE_TAG = "dagster/asset_partition_range_start"
 VERIFICATION = "_verification"
 """How the name of an assessment's other walk ends, which verifies what the first one recorded."""
 VERIFYING = {"verify_answers": Determinism.EXTERNAL_CALL}
@@ -82,6 +84,7 @@ def _launch(config: Mapping[str, Any]) -> Launch:
 
 def begin_run(context: dg.OpExecutionContext, landscape: Landscape, assessment: Assessment, launch: Launch) -> None:
     """Put the run, and the ops of this assessment with the configuration they work by, on record."""
+    _retry_whole(context)
     config = Payload.of(ordered_json(assessment.document()))
     run_config = Payload.of(canonical_json(_jsonable(context.run.run_config)))
     walk = assessment_name(context)
@@ -114,6 +117,15 @@ def seal_what_ended(context: dg.OpExecutionContext, landscape: Landscape, first:
         context.log.warning(warning)
 
 
+def _retry_whole(context: dg.OpExecutionContext) -> None:
+    """Have an automatic retry walk from the start, also where assets were materialized without one of our jobs.
+
+    Dagster's own choice leaves out mapped steps that never ran (https://github.com/dagster-io/dagster/issues/30077).
+    """
+    if not RETRY_WHOLE.keys() & context.run.tags.keys():
+        context.instance.add_run_tags(context.run_id, RETRY_WHOLE)
+
+
 def _reuse_after_a_crash(context: dg.OpExecutionContext, landscape: Landscape, launch: Launch) -> Reuse | None:
     """Go on from a run that is complete on record and failed in Dagster: a step can outlive its run's worker."""
     with landscape.read() as connection:
@@ -142,9 +154,29 @@ def _run(context: dg.OpExecutionContext, config_ref: str, launch: Launch) -> Run
     )
 
 
+def partitions(context: dg.OpExecutionContext | dg.AssetCheckExecutionContext) -> list[str]:
+    """The partitions of this run, in their order: one, those of a single run's range, or none."""
+    if context.has_partition_key:
+        return [str(context.partition_key)]
+    if RANGE_TAG in context.run.tags:
+        return [str(key) for key in context.partition_keys]
+    return []
+
+
+def partition(context: dg.OpExecutionContext) -> str | None:
+    """The only partition of this run; None without partitions. Raises SettingsError for a run of several at once."""
+    keys = partitions(context)
+    if len(keys) > 1:
+        raise SettingsError(
+            f"this takes one partition a run, and {len(keys)} were launched as one. Launch them as a backfill with one "
+            "run per partition. An assessment takes several in one run where it declares `backfill: single_run`."
+        )
+    return keys[0] if keys else None
+
+
 def partition_keys(context: dg.OpExecutionContext) -> str:
-    """The partition of this run, as the record keeps it."""
-    return json.dumps([context.partition_key] if context.has_partition_key else [])
+    """The partitions of this run, as the record keeps them."""
+    return json.dumps(partitions(context))
 
 
 def _walks(context: dg.OpExecutionContext, *last_ops: str) -> list[str]:

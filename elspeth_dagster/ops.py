@@ -5,11 +5,11 @@ by the configuration that `admit_rows` put on record when the run began.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import sqlalchemy as sa
@@ -27,7 +27,6 @@ from elspeth_dagster.core.errors import (
 from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.core.launch import Launch
 from elspeth_dagster.core.naming import Some
-from elspeth_dagster.counting import Counts
 from elspeth_dagster.engaging import Engagement
 from elspeth_dagster.estimating import Deployment, Estimate, estimate, load_of_slice
 from elspeth_dagster.identity import (
@@ -37,22 +36,37 @@ from elspeth_dagster.identity import (
     execution,
     launch_of,
     node_id,
-    partition_keys,
+    partition,
+    partitions,
     seal_what_ended,
 )
 from elspeth_dagster.landscape import answers, batches, experience, rows, runs, states
+from elspeth_dagster.landscape.flushed import rows_of_shard
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import NodeState, Run, Token
 from elspeth_dagster.landscape.words import TokenKind
-from elspeth_dagster.pacing import Pace
-from elspeth_dagster.reporting import agreement_check, asking_metadata, held_back, output_metadata, progress_line
+from elspeth_dagster.observing import ingredient_versions, source_version, tell_versions
+from elspeth_dagster.progressing import Progress, progress_line
+from elspeth_dagster.recounting import failure_lines
+from elspeth_dagster.reporting import (
+    agreement_check,
+    asking_metadata,
+    explorer_link,
+    held_back,
+    output_metadata,
+    review_metadata,
+)
 from elspeth_dagster.resources.frames import FRAME
 from elspeth_dagster.resources.llm import LLMResource
-from elspeth_dagster.resources.source import open_source
+from elspeth_dagster.resources.parquet import Table, Tables
 from elspeth_dagster.running import run
+from elspeth_dagster.sourcing import Slice
 from elspeth_dagster.stages.querying import questions
-from elspeth_dagster.stages.reading import Record, Rejection, read_frame, read_records
+from elspeth_dagster.stages.reading import Record, Rejection, read_frame
 from elspeth_dagster.verifying import Verification
+
+if TYPE_CHECKING:  # slow to import, see `collect_results`
+    from elspeth_dagster.collecting import Collector
 
 Reference = dict[str, Any]
 LAUNCH_CONFIG = {
@@ -81,29 +95,41 @@ ASSESSMENT_CONFIG = {
     "assessment": dg.Field(dict, description="The assessment: its spec, template texts and lookup data."),
     "project_root": dg.Field(str, description="The folder at which relative source paths start."),
 }
+ASKED_BY = {"asked_by": dg.In(dg.Nothing, description="Templates, criteria, lookup and source: they bring no data.")}
+NOTHING_MADE = (
+    "Nothing was materialized, since the source's file is not there: the partition stays missing, and tables of an "
+    "earlier run stay as they are. Launch it again when the file has come."
+)
 SLICE = dg.Out(dict, description="A reference to the admitted slice: its run, assessment and counts.")
 
 
 @dg.op(
     config_schema=ASSESSMENT_CONFIG,
+    ins=ASKED_BY,
     out=SLICE,
     tags={"dagster/kind": "source"},
-    description="Reads the partition's source. Every record becomes a row with a token, or a rejection with its reason "
-    "and its raw text; nothing is dropped. Puts the run and its configuration on record first.",
+    description="Reads the source of its partition, or of several one after another. Every record becomes a row with a "
+    "token, or a rejection with its reason and its raw text; nothing is dropped. Puts the run and its configuration on "
+    "record first.",
 )
 def admit_rows(context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape]) -> Reference:
-    assessment, partition = _assessment_to_admit(context), _partition(context)
-    source, root = assessment.spec.source, Path(context.op_config["project_root"])
-    with _plain_errors(context, landscape), _admitting(context, landscape, assessment) as (launch, counts):
-        with open_source(source.path or "", root, partition) as (stream, name):
-            admitted = _admit(context, landscape, read_records(stream, name, source))
-        counts.update(**admitted, source=name, sha256=stream.sha256, size=stream.size)
-    return _reference(context, **admitted, launch=launch._asdict())
+    assessment, root = _assessment_to_admit(context), Path(context.op_config["project_root"])
+    with _plain_errors(context, landscape):
+        keys = _partitions_to_admit(context, assessment)
+        with _admitting(context, landscape, assessment) as (launch, counts):
+            slice_ = Slice(landscape, assessment.spec, root, keys)
+            admitted = _admit(context, landscape, slice_.records())
+            counts.update(**admitted, **slice_.facts())
+            _tell_source(context, assessment, slice_.versions)
+    for missing in slice_.missing:
+        context.log.warning(f"{missing} Skipped, since source.missing is skip.")
+    facts = {"versions": slice_.versions, "is_missing": slice_.is_missing}
+    return _reference(context, **admitted, **facts, launch=launch._asdict())
 
 
 @dg.op(
     config_schema=ASSESSMENT_CONFIG,
-    ins={"source_rows": dg.In(FRAME, description="The upstream asset.")},
+    ins={"source_rows": dg.In(FRAME, description="The upstream asset."), **ASKED_BY},
     out=SLICE,
     description="Takes the upstream DataFrame. Every record becomes a row with a token, or a rejection with its "
     "reason; nothing is dropped. Puts the run and its configuration on record first.",
@@ -111,10 +137,13 @@ def admit_rows(context: dg.OpExecutionContext, landscape: dg.ResourceParam[Lands
 def admit_frame(context: dg.OpExecutionContext, landscape: dg.ResourceParam[Landscape], source_rows: Any) -> Reference:
     assessment = _assessment_to_admit(context)
     source = assessment.spec.source
-    with _plain_errors(context, landscape), _admitting(context, landscape, assessment) as (launch, counts):
-        admitted = _admit(context, landscape, read_frame(source_rows, f"asset {source.asset}", source))
-        counts.update(**admitted, source=source.asset)
-    return _reference(context, **admitted, launch=launch._asdict())
+    with _plain_errors(context, landscape):
+        only = partition(context)
+        with _admitting(context, landscape, assessment) as (launch, counts):
+            read = read_frame(source_rows, f"asset {source.asset}", source, only)
+            admitted = _admit(context, landscape, read)
+            counts.update(**admitted, source=source.asset)
+    return _reference(context, **admitted, versions={}, launch=launch._asdict())
 
 
 @dg.op(
@@ -142,7 +171,9 @@ def aggregate_rows(
     for key in keys:
         shard = _reference(context, shard=key, rows=admitted["rows"], launch=launch)
         yield dg.DynamicOutput(shard, mapping_key=key, output_name="shards")
-    yield dg.Output(_reference(context, shards=keys, **_counts(admitted), launch=launch), "manifest")
+    is_missing = admitted.get("is_missing", False)
+    manifest = _reference(context, shards=keys, **_counts(admitted), launch=launch, is_missing=is_missing)
+    yield dg.Output(manifest, "manifest")
 
 
 @dg.op(
@@ -162,20 +193,26 @@ def ask_batches(
         with landscape.read() as connection:
             aggregated_by = node_id(assessment.spec.name, "aggregate_rows")
             to_ask = batches.of_shard(connection, context.run_id, aggregated_by, shard["shard"])
+            row_count = rows_of_shard(connection, context.run_id, aggregated_by, shard["shard"])
         with _what_is_left_told(context, landscape, assessment, shard["rows"]):
-            engagement = _engagement(context, landscape, llm, assessment)
+            engagement = _engagement(context, landscape, llm, assessment, row_count * len(questions(assessment)))
             asked, pace = run(engagement.ask(to_ask, Launch(**shard["launch"]), shard["rows"]))
     context.log.info(progress_line(asked, pace))
     context.add_output_metadata(asking_metadata(asked, landscape, execution(context), pace))
     return _reference(context, shard=shard["shard"], **asdict(asked), **held_back(pace))
 
 
+def _table_out(description: str) -> dg.Out:
+    """A table that stays as it is where the source's file is missing and may be."""
+    return dg.Out(io_manager_key="parquet_io_manager", is_required=False, description=description)
+
+
 @dg.op(
     out={
-        "results": dg.Out(io_manager_key="parquet_io_manager", description="A row per row that has a result."),
-        "answers": dg.Out(io_manager_key="parquet_io_manager", description="A row per row and question."),
-        "failures": dg.Out(io_manager_key="parquet_io_manager", description="A row per row without all its answers."),
-        "rejections": dg.Out(io_manager_key="parquet_io_manager", description="A row per record that is no row."),
+        "results": _table_out("A row per row that has a result."),
+        "answers": _table_out("A row per row and question."),
+        "failures": _table_out("A row per row without all its answers."),
+        "rejections": _table_out("A row per record that is no row."),
     },
     description="Reads the answers back from the record in source order, gives every row its one outcome, and writes "
     "the four assets. Fails when a shard is missing or a question has no answer on record.",
@@ -191,15 +228,46 @@ def collect_results(
         _check_complete(manifest, asked)
         assessment = _assessment_on_record(context, landscape)
         slice_token = _slice_token(context, landscape)
+        tell_versions(context, ingredient_versions(assessment))
+        _tell_source(context, assessment, manifest["versions"])
         with states.held(landscape, execution(context), slice_token) as (state, counts):
             collector = Collector(landscape, assessment, context.run_id, state)
-            counts.update(collector.decide_outcomes())
-            facts = output_metadata(landscape, context.run_id, assessment.spec.name, manifest, asked, counts)
-            for name in ("results", "answers", "failures", "rejections"):
-                yield dg.Output(getattr(collector, name)(), name, metadata=facts[name])
+            fates = collector.decide_outcomes()
+            counts.update(sum(fates.values(), Counter()))
+            told = [_told(landscape, collector, part, asked, fates[part.partition]) for part in collector.parts]
+            for line in failure_lines(landscape, context.run_id, assessment.spec.name):
+                context.log.warning(line)
+            link = explorer_link(landscape, context.run_id)
+            for name in () if manifest["is_missing"] else ("results", "answers", "failures", "rejections"):
+                yield _output(collector, name, [facts[name] for facts in told], link)
             collector.complete(slice_token)
         runs.end_if_all_collected(landscape, context.run_id)
         seal_what_ended(context, landscape, context.run_id)
+    if manifest["is_missing"]:
+        context.log.warning(NOTHING_MADE)
+
+
+def _told(
+    landscape: Landscape, collector: "Collector", part: rows.Part, asked: list[Reference], fates: Mapping[str, int]
+) -> dict[str, dict[str, Any]]:
+    """The metadata of the four tables of a part."""
+    assessment = collector.assessment
+    facts = output_metadata(landscape, collector.run_id, assessment, part, asked, fates)
+    if assessment.spec.review:
+        facts["results"] |= review_metadata(collector.judgements(part), questions(assessment))
+    return facts
+
+
+def _output(
+    collector: "Collector", name: str, told: list[dict[str, Any]], link: Mapping[str, Any]
+) -> dg.Output[Table | Tables]:
+    """A table; of a run with several partitions one for each, which tells its own numbers."""
+    tables = [collector.table(name, part) for part in collector.parts]
+    if len(tables) == 1:
+        return dg.Output(tables[0], name, metadata={**told[0], **link})
+    keys = [str(part.partition) for part in collector.parts]
+    of_partitions = {key: table.telling(facts) for key, table, facts in zip(keys, tables, told, strict=True)}
+    return dg.Output(Tables(of_partitions), name, metadata={"partitions": len(keys), **link})
 
 
 @dg.op(
@@ -242,9 +310,10 @@ def verify_answers(
         verified, assessment = _to_verify(context, landscape)
         begin_run(context, landscape, assessment, launch_of(context))
         with _slice_held(context, landscape) as (state, counts):
-            verification = Verification(landscape, assessment, verified, context.run_id, here)
+            verification = Verification(landscape, assessment, verified, context.run_id, here, partition(context))
             drawn = verification.draw(config["sample"])
-            asked, pace = run(_engagement(context, landscape, llm, assessment).ask_again(verification, drawn))
+            engagement = _engagement(context, landscape, llm, assessment, verification.size)
+            asked, pace = run(engagement.ask_again(verification, drawn))
             comparison = Comparison(landscape, context.run_id, here, questions(assessment))
             table = comparison.table(verification.sampled, state)
             facts = asking_metadata(asked, landscape, execution(context), pace)
@@ -263,6 +332,7 @@ def _to_verify(context: dg.OpExecutionContext, landscape: Landscape) -> tuple[Ru
     for name in ("sample", "min_agreement"):
         if not 0 <= context.op_config[name] <= 1:
             raise SettingsError(f"{name} is {context.op_config[name]}; it must be from 0 to 1.")
+    partition(context)
     name = assessment_name(context).removesuffix(VERIFICATION)
     with landscape.read() as connection:
         verified = _run_to_repeat(context, connection, name, context.op_config.get("of_run"))
@@ -284,11 +354,21 @@ def _reference(context: dg.OpExecutionContext, **facts: object) -> Reference:
 
 
 def _counts(reference: Reference) -> Reference:
-    return {name: reference[name] for name in ("rows", "rejected")}
+    return {name: reference[name] for name in ("rows", "rejected", "versions")}
 
 
-def _partition(context: dg.OpExecutionContext) -> str | None:
-    return context.partition_key if context.has_partition_key else None
+def _partitions_to_admit(context: dg.OpExecutionContext, assessment: Assessment) -> list[str]:
+    """The partitions of this run. Raises SettingsError for several where the assessment takes one at a time."""
+    if assessment.spec.backfill == "per_partition":
+        partition(context)
+    return partitions(context)
+
+
+def _tell_source(
+    context: dg.OpExecutionContext, assessment: Assessment, versions: Mapping[str | None, str | None]
+) -> None:
+    for key, version in versions.items():
+        tell_versions(context, source_version(assessment, version), key)
 
 
 @contextmanager
@@ -375,8 +455,7 @@ def _run_to_repeat(
 ) -> Run:
     if run_id is not None:
         return runs.get(connection, run_id)
-    slice_ = assessment, partition_keys(context)
-    if (last := runs.last_collected(connection, *slice_)) is None:
+    if (last := runs.last_covering(connection, assessment, partitions(context))) is None:
         raise NotOnRecordError("no run of this slice has completed yet. Launch one that asks first, or name a run.")
     return last
 
@@ -384,7 +463,7 @@ def _run_to_repeat(
 def _admit(context: dg.OpExecutionContext, landscape: Landscape, read: Iterable[Record | Rejection]) -> dict[str, int]:
     name = assessment_name(context)
     here = node_id(name, "admit_rows")
-    admitted, rejected = admit(landscape, context.run_id, name, here, _partition(context), read)
+    admitted, rejected = admit(landscape, context.run_id, name, here, read)
     context.log.info(f"{admitted + rejected} records read: {admitted} rows admitted, {rejected} rejected")
     return {"rows": admitted, "rejected": rejected}
 
@@ -426,9 +505,7 @@ def _what_is_left_told(
 
 
 def _engagement(
-    context: dg.OpExecutionContext, landscape: Landscape, llm: LLMResource, assessment: Assessment
+    context: dg.OpExecutionContext, landscape: Landscape, llm: LLMResource, assessment: Assessment, to_settle: int
 ) -> Engagement:
-    def report(counts: Counts, pace: Pace | None) -> None:
-        context.log.info(progress_line(counts, pace))
-
-    return Engagement(landscape, llm, assessment, execution(context), report)
+    progress = Progress(to_settle, len(questions(assessment)), context.log.info)
+    return Engagement(landscape, llm, assessment, execution(context), progress.tell)

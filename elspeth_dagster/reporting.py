@@ -1,15 +1,23 @@
-"""What a person in the UI is told: progress in the log, and numbers that plot."""
+"""What a person in the UI is told of a step and of the four assets: numbers that plot, and short tables."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.counting import Counts
+from elspeth_dagster.describing import table_metadata
+from elspeth_dagster.landscape import flushed
 from elspeth_dagster.landscape.costs import CostLine, costs, total
 from elspeth_dagster.landscape.ledger import Landscape
+from elspeth_dagster.landscape.rows import Part
 from elspeth_dagster.landscape.states import Execution
 from elspeth_dagster.pacing import Pace
+from elspeth_dagster.recounting import asked_metadata, failures_metadata
+from elspeth_dagster.stages.agreeing import Agreement, agreements
+from elspeth_dagster.stages.querying import Question
+from elspeth_dagster.stages.reviewing import Judgement, latest_by_question
 
 if TYPE_CHECKING:
     from elspeth_dagster.comparing import Comparison
@@ -18,24 +26,6 @@ SPENT = ("reused", "calls", "retries", "repairs", "prompt_tokens", "completion_t
 SUMMED = (*SPENT, "cost_nanousd", "unpriced_calls")
 HELD_BACK = ("throttled", "waited_seconds")
 NANO = 1e9
-
-
-def progress_line(counts: Counts, pace: Pace | None = None) -> str:
-    """One line of what has been done and spent so far, and of how many at a time where the provider refused some."""
-    cost = f"${counts.cost_nanousd / NANO:.4f}" + (f" + {counts.unpriced_calls} unpriced" * bool(counts.unpriced_calls))
-    return (
-        f"{counts.questions} questions settled ({counts.refused} refused, {counts.reused} from the record), "
-        f"{counts.calls} calls "
-        f"({counts.retries} retries, {counts.repairs} repairs), "
-        f"{counts.prompt_tokens} + {counts.completion_tokens} tokens, {cost}{_slowed(pace)}"
-    )
-
-
-def _slowed(pace: Pace | None) -> str:
-    if pace is None or not (pace.level.cuts or pace.waited_seconds >= 1):
-        return ""
-    held = f", held back for {pace.waited_seconds:.0f} s" if pace.waited_seconds >= 1 else ""
-    return f", {pace.level.current} requests at a time (cut: {pace.level.cuts}{held})"
 
 
 def asking_metadata(counts: Counts, landscape: Landscape, here: Execution, pace: Pace | None = None) -> dict[str, Any]:
@@ -112,30 +102,66 @@ def agreement_check(assessment: str, comparison: "Comparison", least: float) -> 
     )
 
 
+def review_metadata(judgements: Sequence[Judgement], asked: Sequence[Question]) -> dict[str, Any]:
+    """How many answers were reviewed, and how far reviewers and the model agree, where that can be told."""
+    found = agreements(judgements, asked)
+    alphas = {
+        f"review_alpha_{line.field}": line.alpha for line in found if line.question is None and line.alpha is not None
+    }
+    return {"reviewed": len(latest_by_question(judgements)), **alphas, "review_agreement": _agreement_table(found)}
+
+
+def _agreement_table(found: Sequence[Agreement]) -> dg.MarkdownMetadataValue:
+    head = "| field | question | answers | reviewers | alpha |\n|---|---|--:|--:|---|"
+    lines = (
+        f"| {line.field} | {line.question or 'all'} | {line.answers} | {line.reviewers} "
+        f"| {line.why if line.alpha is None else f'{line.alpha:.3f}'} |"
+        for line in found
+    )
+    return dg.MetadataValue.md("\n".join([head, *lines]))
+
+
+def explorer_link(landscape: Landscape, run_id: str) -> dict[str, Any]:
+    """A link to the run's page, where it is known at which address the explorer is reached."""
+    if landscape.explorer_url is None:
+        return {}
+    return {"explorer": dg.MetadataValue.url(f"{landscape.explorer_url}/runs/{run_id}")}
+
+
 def output_metadata(
     landscape: Landscape,
     run_id: str,
-    assessment: str,
-    manifest: Mapping[str, Any],
+    assessment: Assessment,
+    part: Part,
     asked: Sequence[Mapping[str, Any]],
     fates: Mapping[str, object],
 ) -> dict[str, dict[str, Any]]:
-    """The metadata of each of the four outputs."""
+    """The metadata of each of the four outputs, for the only part of a slice or for that of one partition.
+
+    How often a step was held back is no partition's own: of several it is told with the steps alone.
+    """
+    name = assessment.spec.name
+    partition = None if part.span is None else part.partition
+    about = flushed.about(run_id, f"{name}.aggregate_rows", partition)
     with landscape.read() as connection:
-        lines = costs(connection, run_id, node_id=f"{assessment}.ask_batches")
-    spent = {**_spent({name: sum(shard[name] for shard in asked) for name in SUMMED}), **_money(lines)}
-    held = {name: sum(shard[name] for shard in asked) for name in HELD_BACK}
+        lines = costs(connection, run_id, about=about, node_id=f"{name}.ask_batches")
+        counted = flushed.counted(connection, run_id, f"{name}.ask_batches", about) if partition else None
+    took = {each: sum(shard[each] for shard in asked) for each in SUMMED} if counted is None else counted
+    spent = {**_spent(took), **_money(lines)}
+    held = {} if partition else {each: sum(shard[each] for shard in asked) for each in HELD_BACK}
     explain = dg.MetadataValue.md(f"`elspeth-dagster explain {run_id} --row KEY`")
     rows = {
-        "rows": manifest["rows"],
-        "rejected": manifest["rejected"],
+        "rows": part.rows,
+        "rejected": part.rejected,
         "assessed": fates.get("assessed", 0),
         "partial": fates.get("partial", 0),
         "failed": fates.get("failed", 0),
     }
-    return {
-        "results": {**rows, **spent, **held, "explain": explain},
+    of_output = {
+        "results": {**rows, **spent, **held, **asked_metadata(landscape, run_id, name, partition), "explain": explain},
         "answers": spent,
-        "failures": {"failed": rows["failed"]},
+        "failures": {"failed": rows["failed"], **failures_metadata(landscape, run_id, name, partition)},
         "rejections": {"rejected": rows["rejected"]},
     }
+    tables = table_metadata(assessment)
+    return {output: {**facts, **tables[output]} for output, facts in of_output.items()}

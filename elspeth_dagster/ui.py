@@ -1,23 +1,30 @@
-"""`make ui`: Dagster's web pages with this deployment, and the local model beside them where no provider is set.
+"""`make ui`: Dagster's web pages with this deployment, the explorer beside them, linked from each materialization.
 
-Ctrl-C stops both.
+Where no provider is set, the local model is started too. Ctrl-C stops all of them.
 """
 
 import os
+import signal
 import subprocess
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
 
 from elspeth_dagster.core.settings import Settings
+from elspeth_dagster.landscape.ledger import Landscape
+
+HERE = "127.0.0.1"
+SECONDS_TO_STOP = 10
 
 
 @click.command(help=__doc__)
 @click.option("--cache", type=click.Path(path_type=Path), help="Where the model's weights are kept.")
 @click.option("--port", default=3000, show_default=True, help="The port of Dagster's web pages.")
-def main(cache: Path | None, port: int) -> None:
+@click.option("--explorer-port", default=3001, show_default=True, help="The port of the explorer.")
+def main(cache: Path | None, port: int, explorer_port: int) -> None:
     settings = Settings.from_env(os.environ)
     with ExitStack() as started:
         if settings.provider == "local" and "OPENAI_BASE_URL" not in os.environ:
@@ -26,13 +33,33 @@ def main(cache: Path | None, port: int) -> None:
             click.echo("Starting the local model (the first time its 93 MB are fetched) …")
             log = Path(os.environ["DAGSTER_HOME"]) / "local_model.log"
             os.environ["OPENAI_BASE_URL"] = started.enter_context(LocalModel(log, cache=cache)).base_url
-        click.echo(f"Dagster's pages will be at http://127.0.0.1:{port}")
+        dagster = f"http://{HERE}:{port}"
+        os.environ.setdefault("ELSPETH_EXPLORER_URL", f"http://{HERE}:{explorer_port}")
+        started.enter_context(explorer_beside(settings.landscape_url, explorer_port, dagster))
+        click.echo(f"Dagster's pages will be at {dagster}")
         sys.exit(_dagster_dev(port))
+
+
+@contextmanager
+def explorer_beside(landscape_url: str, port: int, dagster_url: str) -> Iterator[None]:
+    """The explorer for as long as the block runs: it prints its address, or why it can't be there."""
+    Landscape.open(landscape_url).close()  # it only reads, and there may be no landscape yet
+    options = ["--host", HERE, "--port", str(port), "--dagster-url", dagster_url]
+    command = [sys.executable, "-c", "from elspeth_dagster.cli import main; main()", "explorer", *options]
+    process = subprocess.Popen(command)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(SECONDS_TO_STOP)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def _dagster_dev(port: int) -> int:
     """Run `dagster dev` until it ends; Ctrl-C reaches it as well, and it is given time to stop."""
-    command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", HERE, "-p", str(port)]
     process = subprocess.Popen(command)
     while True:
         try:

@@ -35,15 +35,27 @@ SHARD = "shard_00001"
 
 
 class Verification:
-    """A sample of one run's accepted answers, and what to ask again for it; `sampled` is by row key and question."""
+    """A sample of one run's accepted answers about a partition, and what to ask again for it.
 
-    def __init__(self, landscape: Landscape, assessment: Assessment, verified: Run, run_id: str, node_id: str) -> None:
+    `sampled` is by row key and question.
+    """
+
+    def __init__(
+        self,
+        landscape: Landscape,
+        assessment: Assessment,
+        verified: Run,
+        run_id: str,
+        node_id: str,
+        partition: str | None = None,
+    ) -> None:
         self._landscape = landscape
         self.assessment = assessment
         self._questions = questions(assessment)
         self._verified = verified
         self._run_id = run_id
         self._node_id = node_id
+        self._partition = partition
         self.sampled: dict[str, dict[str, GivenAnswer]] = {}
 
     def draw(self, share: float) -> list[Batch]:
@@ -59,11 +71,19 @@ class Verification:
             self._landscape.write(*(fact for row in new for fact in self._copy(row)))
         return self._batches() or self._flush()
 
+    @property
+    def size(self) -> int:
+        """How many questions are asked again."""
+        return sum(map(len, self.sampled.values()))
+
     def _batches(self) -> list[Batch]:
         return [batch for page in batches.of_node(self._landscape, self._run_id, self._node_id) for batch in page]
 
     def _rows(self) -> Iterator[list[AdmittedRow]]:
-        return rows.in_source_order(self._landscape, self._verified.run_id, f"{self.assessment.spec.name}.admit_rows")
+        """The rows of the partition that is verified, also of a run that took several."""
+        node = f"{self.assessment.spec.name}.admit_rows"
+        for page in rows.in_source_order(self._landscape, self._verified.run_id, node):
+            yield [row for row in page if row.row.partition_key == self._partition]
 
     def _drawn(self, share: float) -> Iterator[tuple[AdmittedRow, dict[str, GivenAnswer]]]:
         """Each row with those of its answers that are in the sample; where that has none, the one nearest to it."""

@@ -78,6 +78,7 @@ ATTRIBUTES: dict[str, Any] = {
         "rationale": {"type": "string", "max_length": 200},
     },
     "errors": {"retry_seconds": 10},
+    "checks": {"failure_rate": None, "drift": None},  # few runs are about them, and each check is three events
 }
 TEMPLATES = {
     "system.j2": "You judge texts. Reply with JSON.",
@@ -156,6 +157,15 @@ class Project:
             resolved = load_definitions(self.folder).resolve_job_def(job)
             return resolved.execute_in_process(
                 instance=instance, partition_key=partition, run_config=config, raise_on_error=False
+            )
+
+    def run_range(self, first: str, last: str, job: str = "trial_job", **launch: Any) -> dg.ExecuteInProcessResult:
+        """A run of several partitions at once, as 'single run' launches it."""
+        config = {"ops": {"trial": {"config": launch}}} if launch else {}
+        with self.in_env(), dg.DagsterInstance.get() as instance:
+            resolved = load_definitions(self.folder).resolve_job_def(job)
+            return resolved.execute_in_process(
+                instance=instance, tags=range_tags(first, last), run_config=config, raise_on_error=False
             )
 
     def run_again(
@@ -253,6 +263,11 @@ def load_definitions(folder: Path) -> dg.Definitions:
 def job_of_folder(folder: str, job: str, _nonce: str) -> dg.JobDefinition:
     """The job that a step's process makes again."""
     return load_definitions(Path(folder)).resolve_job_def(job)
+
+
+def range_tags(first: str, last: str) -> dict[str, str]:
+    """By which a run takes all partitions from the first to the last."""
+    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
 
 
 def rows_of_texts(count: int, *, start: int = 0) -> list[dict[str, str]]:

@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elspeth_dagster.cli import main
-from elspeth_dagster.cli.printing import escaped, money, quoted, spent, table
+from elspeth_dagster.cli.printing import escaped, quoted, table
+from elspeth_dagster.core.money import money, spent
 from elspeth_dagster_tests.fault_server import FaultServer
 from elspeth_dagster_tests.project import KEY, Project, rows_of_texts
 

@@ -39,6 +39,8 @@ PARTS: dict[str, type[BaseModel]] = {
     "The assessment": spec.AssessmentSpec,
     "`source`": spec.SourceSpec,
     "`partitions`": spec.PartitionsSpec,
+    "`multi`": spec.DimensionSpec,
+    "`sensor`": spec.SensorSpec,
     "`aggregate`": spec.AggregateSpec,
     "`llm`": spec.LLMSpec,
     "`price`": spec.PriceSpec,
@@ -49,6 +51,14 @@ PARTS: dict[str, type[BaseModel]] = {
     "`answer`": spec.AnswerField,
     "`errors`": spec.ErrorsSpec,
     "`budget`": spec.BudgetSpec,
+    "`checks`": spec.ChecksSpec,
+    "`freshness`": spec.FreshnessSpec,
+    "`automation`": spec.AutomationSpec,
+}
+CHECKS: dict[str, type[BaseModel]] = {
+    "A check of the record": spec.CheckSpec,
+    "`failure_rate`": spec.FailureRateSpec,
+    "`drift`": spec.DriftSpec,
 }
 VOCABULARIES: dict[str, type[StrEnum]] = {
     "Rejection reasons": RejectionReason,
@@ -92,8 +102,8 @@ def test_every_table_and_column_of_the_landscape_is_told_and_no_other() -> None:
 
 
 def test_no_model_of_the_spec_is_left_out() -> None:
-    parts = [model for model in spec.SpecModel.__subclasses__() if model.__module__ == spec.__name__]
-    assert set(parts) == set(PARTS.values())
+    models = [model for model in vars(spec).values() if isinstance(model, type) and issubclass(model, spec.SpecModel)]
+    assert set(models) - {spec.SpecModel} == {*PARTS.values(), *CHECKS.values()}
 
 
 @pytest.mark.parametrize("heading", PARTS)
@@ -103,6 +113,13 @@ def test_every_key_of_the_spec_is_told_with_its_default(heading: str) -> None:
     assert told == {name: default_in_words(field) for name, field in PARTS[heading].model_fields.items()}
 
 
+@pytest.mark.parametrize("heading", CHECKS)
+def test_every_key_of_a_check_is_told_with_its_default(heading: str) -> None:
+    lines = lines_of_table(sections("declaring.md", 3)[heading], "key")
+    told = {line[0].strip("`"): line[1] for line in lines}
+    assert told == {name: default_in_words(field) for name, field in CHECKS[heading].model_fields.items()}
+
+
 def default_in_words(field: Any) -> str:
     if field.is_required():
         return "required"
@@ -110,7 +127,7 @@ def default_in_words(field: Any) -> str:
         return "none"
     if isinstance(field.default, BaseModel):
         return "see there"
-    return f"`{field.default}`" if field.default or field.default == 0 else "empty"
+    return f"`{field.default}`" if field.default or isinstance(field.default, int) else "empty"
 
 
 def whole_example() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-SLOW = ("aiohttp", "genai_prices", "openai", "pandas", "psycopg", "pyarrow", "tokenizers", "xllamacpp")
+SLOW = ("aiohttp", "genai_prices", "krippendorff", "openai", "pandas", "psycopg", "pyarrow", "tokenizers", "xllamacpp")
 LOADED = f"""
 import sys
 from elspeth_dagster.definitions import defs

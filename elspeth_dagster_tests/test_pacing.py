@@ -24,7 +24,7 @@ from elspeth_dagster.landscape.records import Reply
 from elspeth_dagster.llm.providers import ProviderSettings
 from elspeth_dagster.llm.wire import Wire
 from elspeth_dagster.pacing import Bounds, Pace, Taken, pace_of
-from elspeth_dagster.reporting import progress_line
+from elspeth_dagster.progressing import progress_line
 from elspeth_dagster.stages.calling import ErrorClass, Exchange
 from elspeth_dagster.stages.limiting import Promised
 from elspeth_dagster.stages.querying import Request

@@ -26,8 +26,9 @@ import yaml
 from click.testing import CliRunner, Result
 
 from elspeth_dagster.cli import main
-from elspeth_dagster.cli.printing import at_most, instant
+from elspeth_dagster.cli.printing import instant
 from elspeth_dagster.core.errors import LandscapeError
+from elspeth_dagster.core.money import at_most
 from elspeth_dagster_tests.fault_server import FaultServer
 from elspeth_dagster_tests.project import ATTRIBUTES, Project, load_definitions, rows_of_texts
 

@@ -83,3 +83,18 @@ def test_bounds_that_leave_nothing_between_them_are_refused_by_both_names() -> N
     with pytest.raises(SettingsError, match=r"ELSPETH_MIN_CONCURRENCY is 9, more than ELSPETH_MAX_CONCURRENCY.*8"):
         Settings.from_env(env)
     assert Settings.from_env({**env, "ELSPETH_MIN_CONCURRENCY": "8"}).min_concurrency == 8
+
+
+def test_the_explorers_address_is_taken_without_its_last_slash() -> None:
+    assert Settings.from_env({}).explorer_url is None
+    assert (
+        Settings.from_env({"ELSPETH_EXPLORER_URL": "https://audit.example/x/"}).explorer_url
+        == "https://audit.example/x"
+    )
+
+
+@pytest.mark.parametrize("address", ["audit.example", "javascript:alert(1)", "http://x/?token=secret", "http://u:p@x/"])
+def test_an_address_that_could_not_be_linked_to_is_refused_by_name(address: str) -> None:
+    with pytest.raises(SettingsError, match="ELSPETH_EXPLORER_URL") as refused:
+        Settings.from_env({"ELSPETH_EXPLORER_URL": address})
+    assert "secret" not in str(refused.value)

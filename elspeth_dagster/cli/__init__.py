@@ -17,20 +17,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from elspeth_dagster.cli.printing import (
-    at_most,
-    escaped,
     facts,
     instant,
-    money,
     remark,
     show,
     show_json,
     show_json_list,
-    spent,
     table,
     to_the_second,
 )
-from elspeth_dagster.core.errors import ElspethError, LandscapeError
+from elspeth_dagster.core.errors import ElspethError, LandscapeError, ReviewError
+from elspeth_dagster.core.money import at_most, money, spent
+from elspeth_dagster.core.naming import in_order
 from elspeth_dagster.core.settings import default_landscape_url
 
 if TYPE_CHECKING:
@@ -40,6 +38,7 @@ if TYPE_CHECKING:
     from elspeth_dagster.cli.listing import Uncertain
     from elspeth_dagster.cli.reclaiming import OpenRun, Reclaimed
     from elspeth_dagster.landscape.ledger import Landscape
+    from elspeth_dagster.landscape.records import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,8 +53,10 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except ElspethError as error:
-            click.echo(f"Error: {escaped(str(error))}", err=True)
-            ctx.exit(FOUND_WRONG if isinstance(error, LandscapeError) else USED_WRONGLY)
+            lines = str(error).split("\n") if isinstance(error, ReviewError) else [str(error)]
+            for line in [f"Error: {lines[0]}", *lines[1:]]:
+                remark(line)
+            ctx.exit(FOUND_WRONG if isinstance(error, LandscapeError | ReviewError) else USED_WRONGLY)
 
 
 def _duration(_ctx: click.Context, _param: click.Parameter, text: str | None) -> timedelta | None:
@@ -93,9 +94,9 @@ def main() -> None:
     """Ask the record of LLM assessments why a row got its score, what was asked, and what it cost.
 
     Every run of an assessment writes what it does into an audit database, the landscape: each source row, each
-    prompt, call and reply, each answer and outcome. These commands read it. Few write: `reclaim` adds the end of a run
-    that died, `verify --seal-missing` a seal, `keys rotate` another key, and `upgrade` brings the schema up. No command
-    changes what is on record.
+    prompt, call and reply, each answer and outcome. These commands read it. Few write: `review import` adds what people
+    say of answers, `reclaim` the end of a run that died, `verify --seal-missing` a seal, `keys rotate` another key, and
+    `upgrade` brings the schema up. No command changes what is on record.
 
     \b
     Why did this row get this score?     elspeth-dagster explain latest --row S-1001
@@ -107,6 +108,8 @@ def main() -> None:
     What will it cost?                   elspeth-dagster estimate my_project/defs/case_studies
     Which runs died and are still open?  elspeth-dagster reclaim
     Is the record whole and unchanged?   elspeth-dagster verify --all
+    What do people think of its answers? elspeth-dagster review export 3f2a91c4 --sample 50 --to sheet.csv
+    May I read it in a browser?          elspeth-dagster explorer
 
     RUN is a run's id, the first characters of it, or `latest`. Text from rows and replies is printed with control
     characters escaped; --json gives it exactly. An error is one sentence on stderr.
@@ -168,10 +171,10 @@ def runs(assessment: str | None, limit: int, as_json: bool, url: str) -> None:
     mode: whether it asked, replayed an earlier run's replies, or asked some once more to verify them.
     rows = assessed + partial + failed + interrupted + those without an outcome yet; rejected records come on top.
     """
-    from elspeth_dagster.cli import listing
+    from elspeth_dagster.landscape import browsing
 
     with _reading(url) as connection:
-        found = listing.newest_runs(connection, assessment=assessment, limit=limit)
+        found = browsing.newest_runs(connection, assessment=assessment, limit=limit)
     if as_json:
         show_json([_as_document(line) for line in found])
         return
@@ -180,7 +183,7 @@ def runs(assessment: str | None, limit: int, as_json: bool, url: str) -> None:
         (
             line.run_id,
             ", ".join(line.assessments),
-            ", ".join(line.partitions) or None,
+            in_order(line.partitions) or None,
             line.mode.value,
             line.status.value if line.status else "not ended",
             to_the_second(line.started_at),
@@ -430,7 +433,7 @@ def _show_open_runs(found: Sequence[OpenRun], *, as_json: bool) -> None:
         (
             run.run_id,
             ", ".join(run.assessments),
-            ", ".join(run.partitions) or None,
+            in_order(run.partitions) or None,
             to_the_second(run.started_at),
             to_the_second(run.last_sign_at),
             run.open_states,
@@ -462,6 +465,179 @@ def _what_became(run: Reclaimed) -> str:
     counts = f"tokens interrupted: {run.tokens_interrupted}, calls without a known reply: {run.calls_unknown}"
     bound = f" (at most {at_most(run.bound_nanousd, run.unbounded_calls)})" if run.bound_nanousd is not None else ""
     return f"{run.run_id} ended as interrupted; {counts}{bound}"
+
+
+@main.group()
+def review() -> None:
+    """Have people review answers, and see how far they agree with the model.
+
+    A review is a fact of its own beside the answer: it says who, when, and whether the answer stands (agree), is
+    corrected (correct) or is no good (reject). The answer stays as it is. It can come at any time, also long after its
+    run has ended.
+
+    \b
+    elspeth-dagster review export latest --sample 50 --to sheet.csv
+    elspeth-dagster review import sheet.csv --by "Ada Lovelace"
+    elspeth-dagster review agreement latest
+    """
+
+
+def _share_or_number(_ctx: click.Context, _param: click.Parameter, text: str | None) -> float | None:
+    """How many to draw: a share below 1, or a number."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"0?\.[0-9]*[1-9][0-9]*|[1-9][0-9]{0,8}", text):
+        raise click.BadParameter(f"{text!r} is neither a share like 0.05 nor a number like 50")
+    return float(text)
+
+
+@review.command("export")
+@click.argument("run")
+@click.option("--assessment", metavar="A", help="Where the run has several.")
+@click.option("--failed", is_flag=True, help="Only questions without an accepted answer.")
+@click.option(
+    "--sample",
+    callback=_share_or_number,
+    metavar="N",
+    help="Only some: a share of them like 0.05, or a number like 50. Drawn by hash: again the same ones.",
+)
+@click.option("--inputs", is_flag=True, help="With what each question was asked about (input_NAME).")
+@click.option("--to", "path", required=True, metavar="FILE", help="The sheet to write; one that is there stays.")
+@_landscape_option
+def review_export(
+    run: str, assessment: str | None, failed: bool, sample: float | None, inputs: bool, path: str, url: str
+) -> None:
+    """Write a run's answers into a sheet, a CSV file for people.
+
+    It has a line per row and question: what the model answered (answer_FIELD), or why that was refused; and for people
+    to fill in: reviewer, verdict (agree, correct or reject), corrected_FIELD, reason. A line without a verdict is not a
+    review. Leave the other columns as they are. Text that a spreadsheet program could take for a formula has an
+    apostrophe before it; `review import` takes it off again.
+    """
+    from pathlib import Path
+
+    from elspeth_dagster.cli import sheets
+    from elspeth_dagster.landscape.ledger import Landscape
+
+    with Landscape.open(url, create=False) as landscape:
+        found, name = _run_and_assessment(landscape, run, assessment)
+        written = sheets.write_sheet(landscape, found, name, sheets.Choice(failed, sample, inputs), Path(path))
+    remark(f"{written} answers of {name} in run {found.run_id} are in {path}.")
+
+
+def _run_and_assessment(landscape: Landscape, run: str, assessment: str | None) -> tuple[Run, str]:
+    from elspeth_dagster.cli import sheets
+    from elspeth_dagster.landscape import runs as on_record
+    from elspeth_dagster.landscape.explaining import find_run
+
+    with landscape.read() as connection:
+        found = find_run(connection, run, assessment)
+        nodes = on_record.nodes_of(connection, found.run_id)
+    return found, sheets.only_assessment(nodes, found.run_id, assessment)
+
+
+@review.command("import")
+@click.argument("path", metavar="FILE")
+@click.option("--by", metavar="NAME", help="The reviewer of all lines that name none.")
+@_json_option
+@_landscape_option
+def review_import(path: str, by: str | None, as_json: bool, url: str) -> None:
+    """Put the reviews of a sheet on record, all or none.
+
+    Each mistake is told with file, line, column and what to do; then nothing is recorded. The same file a second time
+    adds nothing. What a reviewer says later of the same answer is a further review: the last one counts, the earlier
+    ones stay.
+    """
+    from pathlib import Path
+
+    from elspeth_dagster.cli.taking_sheets import take_sheet
+    from elspeth_dagster.landscape.ledger import Landscape, now
+
+    with Landscape.open(url, create=False) as landscape:
+        taken = take_sheet(landscape, Path(path), by, now())
+    if as_json:
+        show_json(taken._asdict())
+    else:
+        show(
+            [
+                f"{taken.recorded} reviews recorded, {taken.known} were on record already, "
+                f"{taken.without} lines without a review."
+            ]
+        )
+
+
+@review.command("agreement")
+@click.argument("run")
+@click.option("--assessment", metavar="A", help="Where the run has several.")
+@_json_option
+@_landscape_option
+def review_agreement(run: str, assessment: str | None, as_json: bool, url: str) -> None:
+    """Tell how far reviewers and the model agree.
+
+    Krippendorff's alpha at interval level, of each numeric field: over all questions together, then of each. 1 is full
+    agreement, 0 what chance would give. Raters are the model and each reviewer by their last word; a rejected answer
+    has no value from who rejected it. Who saw the model's answer is no blind rater: read alpha as an upper bound.
+    """
+    from elspeth_dagster.cli import sheets
+    from elspeth_dagster.landscape import reviews
+    from elspeth_dagster.landscape.ledger import Landscape
+    from elspeth_dagster.stages.agreeing import agreements
+    from elspeth_dagster.stages.querying import questions
+
+    with Landscape.open(url, create=False) as landscape:
+        found, name = _run_and_assessment(landscape, run, assessment)
+        node_id = f"{name}.ask_batches"
+        with landscape.read() as connection:
+            said = reviews.about_run(connection, found, node_id)
+            asked = questions(sheets.assessment_of(connection, found.run_id, node_id))
+    lines = agreements(said, asked)
+    if as_json:
+        show_json([line._asdict() for line in lines])
+        return
+    numbers = ("answers", "reviewers", "alpha")
+    cells = [
+        (
+            line.field,
+            line.question or "all",
+            line.answers,
+            line.reviewers,
+            line.why if line.alpha is None else f"{line.alpha:.3f}",
+        )
+        for line in lines
+    ]
+    show(table(("field", "question", *numbers), cells, numbers=numbers[:2]))
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--port", type=click.IntRange(0, 65535), default=3001, show_default=True, help="The port; 0: any.")
+@click.option(
+    "--token",
+    envvar="ELSPETH_EXPLORER_TOKEN",
+    metavar="TEXT",
+    help="What a reader must know, 16 characters or more. Default: ELSPETH_EXPLORER_TOKEN, which no list of processes "
+    "shows.",
+)
+@click.option("--name", "names", multiple=True, help="A name it is reached by, behind a proxy. May be given again.")
+@click.option("--dagster-url", metavar="URL", help="Dagster's own pages, to link runs to: http://127.0.0.1:3000")
+@_landscape_option
+def explorer(
+    host: str, port: int, token: str | None, names: tuple[str, ...], dagster_url: str | None, url: str
+) -> None:
+    """Serve web pages to read the landscape with, until Ctrl-C.
+
+    Runs, their rows, each question with its prompt, reply and answer. The database is opened for reading only. The
+    pages have no login: they are served on this machine alone, unless a token is set. It goes into the address once,
+    then the browser keeps it.
+
+    \b
+    elspeth-dagster explorer
+    elspeth-dagster explorer --port 8001 --dagster-url http://127.0.0.1:3000
+    ELSPETH_EXPLORER_TOKEN=… elspeth-dagster explorer --host 0.0.0.0 --name audit.example.org
+    """
+    from elspeth_dagster.explorer import serving
+
+    serving.serve(url, serving.Serving(host, port, token, names, dagster_url), remark)
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""What the lists show: runs with their counts, and calls one by one. Derived from the record each time.
+"""What the list of calls shows, one by one. Derived from the record each time.
 
 A cost is the sum over the calls whose price is known, None where there is none; calls that were answered and have no
 known price are counted apart, and so are calls whose reply is not known, which may have been paid. What these can have
@@ -7,55 +7,19 @@ cost at most is the sum of their bounds; those without a known bound are counted
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from elspeth_dagster.landscape.costs import ERRED, UNBOUNDED, UNKNOWN, UNPRICED, bound, how_many, whole
+from elspeth_dagster.landscape.costs import ERRED, UNBOUNDED, UNKNOWN, bound, how_many, whole
 from elspeth_dagster.landscape.explaining import find_rows, not_on_record
-from elspeth_dagster.landscape.records import Run, RunEnd
-from elspeth_dagster.landscape.schema import (
-    calls,
-    node_states,
-    replies,
-    row_rejections,
-    rows,
-    run_ends,
-    runs,
-    token_outcomes,
-    tokens,
-)
-from elspeth_dagster.landscape.words import Cause, Mode, Outcome, ReplyOutcome, RunStatus, TokenKind
+from elspeth_dagster.landscape.schema import calls, node_states, replies, rows, tokens
+from elspeth_dagster.landscape.words import Cause, ReplyOutcome
 
 AT_ONCE = 1000
-
-
-@dataclass(frozen=True)
-class RunLine:
-    """A run with its counts; no status and end while it goes on. Costs in nano-US-dollars."""
-
-    run_id: str
-    assessments: list[str]
-    partitions: list[str]
-    mode: Mode
-    status: RunStatus | None
-    started_at: datetime
-    ended_at: datetime | None
-    rows: int
-    rejected: int
-    assessed: int
-    partial: int
-    failed: int
-    interrupted: int
-    calls: int
-    cost_nanousd: int | None
-    unpriced_calls: int
 
 
 @dataclass(frozen=True)
@@ -97,69 +61,6 @@ class Uncertain(NamedTuple):
     calls: int
     bound_nanousd: int | None
     unbounded_calls: int
-
-
-def newest_runs(connection: sa.Connection, *, assessment: str | None, limit: int) -> list[RunLine]:
-    """The newest runs (of an assessment), newest first."""
-    begun = sa.select(*runs.c, *run_ends.c).outerjoin(run_ends, run_ends.c.run_id == runs.c.run_id)
-    newest_first = connection.execute(begun.order_by(runs.c.started_at.desc(), runs.c.run_id.desc()))
-    width = len(Run._fields)
-    pairs = ((Run(*row[:width]), RunEnd(*row[width:]) if row[width] else None) for row in newest_first)
-    wanted = (pair for pair in pairs if assessment is None or assessment in json.loads(pair[0].assessments))
-    chosen = list(islice(wanted, limit))
-    counted = _counts(connection, [run.run_id for run, _ in chosen])
-    return [_run_line(run, end, counted[run.run_id]) for run, end in chosen]
-
-
-def _run_line(run: Run, end: RunEnd | None, counted: dict[str, int | None]) -> RunLine:
-    return RunLine(
-        run_id=run.run_id,
-        assessments=json.loads(run.assessments),
-        partitions=json.loads(run.partition_keys),
-        mode=run.mode,
-        status=end and end.status,
-        started_at=run.started_at,
-        ended_at=end and end.ended_at,
-        **counted,  # type: ignore[arg-type]
-    )
-
-
-def _counts(connection: sa.Connection, run_ids: Sequence[str]) -> dict[str, dict[str, int | None]]:
-    """The numbers of a RunLine, by run."""
-    fates = ("assessed", "partial", "failed", "interrupted")
-    none: dict[str, int | None] = dict.fromkeys(("rows", "rejected", *fates, "calls", "unpriced_calls"), 0)
-    counted: dict[str, dict[str, int | None]] = defaultdict(lambda: {**none, "cost_nanousd": None})
-    for name, table in (("rows", rows), ("rejected", row_rejections)):
-        for run_id, number in connection.execute(_per_run(table, run_ids)):
-            counted[run_id][name] = number
-    for run_id, outcome, number in connection.execute(_fates_per_run(run_ids)):
-        counted[run_id][Outcome(outcome).value] = number
-    for run_id, number, unpriced, cost in connection.execute(_spent_per_run(run_ids)):
-        counted[run_id].update(calls=number, unpriced_calls=int(unpriced), cost_nanousd=whole(cost))
-    return counted
-
-
-def _per_run(table: sa.Table, run_ids: Sequence[str]) -> sa.Select[Any]:
-    return sa.select(table.c.run_id, sa.func.count()).where(table.c.run_id.in_(run_ids)).group_by(table.c.run_id)
-
-
-def _fates_per_run(run_ids: Sequence[str]) -> sa.Select[Any]:
-    return (
-        sa.select(tokens.c.run_id, token_outcomes.c.outcome, sa.func.count())
-        .join(token_outcomes, token_outcomes.c.token_id == tokens.c.token_id)
-        .where(tokens.c.run_id.in_(run_ids), tokens.c.kind == TokenKind.ROW)
-        .group_by(tokens.c.run_id, token_outcomes.c.outcome)
-    )
-
-
-def _spent_per_run(run_ids: Sequence[str]) -> sa.Select[Any]:
-    return (
-        sa.select(node_states.c.run_id, sa.func.count(), how_many(UNPRICED), sa.func.sum(replies.c.cost_nanousd))
-        .join(calls, calls.c.state_id == node_states.c.state_id)
-        .outerjoin(replies, replies.c.call_id == calls.c.call_id)
-        .where(node_states.c.run_id.in_(run_ids))
-        .group_by(node_states.c.run_id)
-    )
 
 
 def calls_of_run(

@@ -16,8 +16,6 @@ import click
 
 from elspeth_dagster.core.canonical import Json
 
-NANO = 10**9
-CENTS = 2
 LONGEST_TEXT = 20_000
 MEASURED_LINES = 500
 
@@ -82,29 +80,6 @@ def table(head: Sequence[str], lines: Iterable[Sequence[object]], *, numbers: It
     sides = [">" if name in set(numbers) else "<" for name in head]
     for line in chain([head], first, cells):
         yield "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(line, sides, widths, strict=True)).rstrip()
-
-
-def money(nanousd: int) -> str:
-    """Nano-dollars as dollars, exactly: at least two decimals, and as many as there are."""
-    dollars, rest = divmod(abs(nanousd), NANO)
-    decimals = f"{rest:09d}".rstrip("0").ljust(CENTS, "0")
-    return f"{'-' if nanousd < 0 else ''}${dollars}.{decimals}"
-
-
-def spent(nanousd: int | None, unpriced: int) -> str:
-    """What calls cost, those without a known price apart: these are never free."""
-    apart = f"{unpriced} without a known price"
-    if nanousd is None:
-        return apart if unpriced else "-"
-    return f"{money(nanousd)} + {apart}" if unpriced else money(nanousd)
-
-
-def at_most(bound_nanousd: int | None, unbounded: int) -> str:
-    """The most that calls without a known reply can have cost, those without a known bound apart."""
-    apart = f"{unbounded} without a known bound"
-    if bound_nanousd is None:
-        return apart if unbounded else "-"
-    return f"{money(bound_nanousd)} + {apart}" if unbounded else money(bound_nanousd)
 
 
 def instant(when: datetime) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
-from elspeth_dagster.cli.printing import facts, indented, instant, money, quoted
+from elspeth_dagster.cli.printing import facts, indented, instant, quoted
 from elspeth_dagster.core.canonical import Json
+from elspeth_dagster.core.money import money
+from elspeth_dagster.core.naming import in_order
 from elspeth_dagster.landscape.explaining import (
     AnswerGiven,
     Attempt,
@@ -20,6 +21,7 @@ from elspeth_dagster.landscape.explaining import (
     SourceRow,
 )
 from elspeth_dagster.landscape.records import Artifact, NodeState, Reply
+from elspeth_dagster.landscape.reviews import ReviewGiven
 from elspeth_dagster.landscape.words import Mode, ReplyOutcome
 
 
@@ -49,7 +51,7 @@ def _run(explanation: Explanation) -> Iterator[str]:
     run, end, node = explanation.run, explanation.end, explanation.node
     told: dict[str, object] = {
         "job": run.job_name,
-        "partition": ", ".join(json.loads(run.partition_keys)) or None,
+        "partition": in_order(json.loads(run.partition_keys)) or None,
         "mode": None if run.mode is Mode.ASK else run.mode.value,
         "status": end.status.value if end else "has not ended",
         "why": end and end.detail,
@@ -74,12 +76,14 @@ def _row(source: SourceRow) -> Iterator[str]:
     row = source.row
     as_it_came = iter(()) if source.raw is None else _content("as it came", source.raw)
     values = {name: _value(value) for name, value in source.values.items()}
+    understood = facts(dict(values)) if source.erased is None else iter([f"erased: {source.erased}"])
     return _section(
         f"ROW {row.row_key}",
         iter([_place(row.row_index, row.line, row.partition_key)]),
+        iter([] if source.file is None else [f"from {source.file.name}  {source.file.sha256}"]),
         as_it_came,
         iter([f"as it was understood  {row.values_ref}"]),
-        indented(facts(dict(values))),
+        indented(understood),
     )
 
 
@@ -88,6 +92,9 @@ def _value(value: Json) -> str:
 
 
 def _content(title: str, content: Content) -> Iterator[str]:
+    if content.erased is not None:
+        yield f"{title}  erased: {content.erased}"
+        return
     yield f"{title}  {content.ref}, {len(content.data)} bytes"
     yield from indented(quoted(content.text))
 
@@ -241,7 +248,7 @@ def _cost(reply: Reply) -> str:
 
 def _reply_body(body: Content) -> Iterator[str]:
     """The text that the model replied, where the body is a chat completion with text; else the whole body."""
-    content = _completion_text(body.json)
+    content = body.completion
     if content is None:
         yield from _content("body", body)
     else:
@@ -249,22 +256,26 @@ def _reply_body(body: Content) -> Iterator[str]:
         yield from indented(quoted(content))
 
 
-def _completion_text(body: Any) -> str | None:
-    try:
-        content = body["choices"][0]["message"]["content"]
-    except (LookupError, TypeError):
-        return None
-    return content if isinstance(content, str) else None
-
-
 def _answer(given: AnswerGiven, title: str) -> Iterator[str]:
     answer = given.answer
     decided = f"at {instant(answer.decided_at)} in attempt {given.attempt}"
     yield f"{title}: {answer.status.value}, {_origin(given)}, {decided}"
+    if given.erased is not None:
+        yield from indented([f"values erased: {given.erased}"])
     if given.values is not None:
         yield from indented(facts({name: _value(value) for name, value in given.values.items()}))
     if answer.reason is not None:
         yield from indented([f"{answer.reason}: {answer.detail}" if answer.detail else answer.reason])
+    for said in given.reviews:
+        yield from indented(_review(said))
+
+
+def _review(said: ReviewGiven) -> Iterator[str]:
+    review = said.review
+    yield f"review {review.number} by {review.reviewer}: {review.verdict.value}, at {instant(review.reviewed_at)}"
+    yield from indented(facts({name: _value(value) for name, value in said.values.items()}))
+    if review.reason is not None:
+        yield from indented(quoted(review.reason))
 
 
 def _origin(given: AnswerGiven) -> str:

@@ -5,11 +5,10 @@ that Dagster still calls started is left alone, also when its worker is gone: th
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 
 import dagster as dg
-from dagster._core.errors import DagsterResourceFunctionError
 
+from elspeth_dagster.components.opening import opened_landscape
 from elspeth_dagster.core.errors import ElspethError
 from elspeth_dagster.identity import VERIFICATION
 from elspeth_dagster.landscape import runs, sealing
@@ -31,7 +30,7 @@ def run_ends_sensor(assessment: str) -> dg.SensorDefinition:
 
     def end_what_dagster_has_ended(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         try:
-            with _landscape(context) as landscape:
+            with opened_landscape(context) as landscape:
                 told = " ".join(_reconciled(context, landscape, assessment))
                 _seal(context, landscape)
         except ElspethError as error:
@@ -46,21 +45,6 @@ def run_ends_sensor(assessment: str) -> dg.SensorDefinition:
         description=f"Puts the end of {assessment}'s failed and terminated runs on record, so that nothing of them "
         "stays open, and seals what ended. Starts no run.",
     )
-
-
-@contextmanager
-def _landscape(context: dg.SensorEvaluationContext) -> Iterator[Landscape]:
-    """The landscape of this deployment, if there is one. Raises LandscapeError, also where Dagster wraps it.
-
-    A resource that the sensor asked for by name would be opened before the tick, and fail it.
-    """
-    assert context.repository_def is not None
-    bound = context.repository_def.get_top_level_resources()
-    try:
-        with dg.build_resources({"landscape": bound["landscape"]}, context.instance) as opened:
-            yield opened.landscape
-    except DagsterResourceFunctionError as error:
-        raise error.user_exception from error
 
 
 def _reconciled(context: dg.SensorEvaluationContext, landscape: Landscape, assessment: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, timedelta
+from itertools import product
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -23,7 +24,8 @@ def assessment_schedule(
 ) -> dg.ScheduleDefinition:
     """The schedule of an assessment's job; switched off until somebody turns it on.
 
-    A tick asks for the day before it, for each key of static or dynamic partitions, or for a plain run.
+    A tick asks for the day before it, for each key of static or dynamic partitions (of two dimensions, for each pair
+    of these), or for a plain run.
     """
 
     def runs_of_tick(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
@@ -47,6 +49,10 @@ def assessment_schedule(
 
 
 def _keys_of_tick(partitions: dg.PartitionsDefinition, context: dg.ScheduleEvaluationContext) -> list[str]:
+    if isinstance(partitions, dg.MultiPartitionsDefinition):
+        of_dimension = {one.name: _keys_of_tick(one.partitions_def, context) for one in partitions.partitions_defs}
+        chosen = (dict(zip(of_dimension, keys, strict=True)) for keys in product(*of_dimension.values()))
+        return [str(dg.MultiPartitionKey(keys)) for keys in chosen]
     if isinstance(partitions, dg.TimeWindowPartitionsDefinition):
         time = context.scheduled_execution_time
         yesterday = (time.astimezone(UTC) - timedelta(days=1)).date().isoformat()

@@ -3,6 +3,8 @@
     ElspethError
     ├── SpecError              the assessment as declared can't work; refused before a run
     ├── SourceError            a source as a whole can't be read; the run stops before money is spent
+    │   └── SourceMissingError     its file is not there, and the folder that it would be in is
+    ├── ReviewError            a review sheet can't be taken; nothing of it is recorded
     ├── SettingsError          the deployment's settings can't work
     ├── LandscapeError         the audit database can't be used as it is
     │   ├── SchemaVersionError     its schema is older or newer than this package
@@ -31,6 +33,14 @@ class SpecError(ElspethError):
 
 class SourceError(ElspethError):
     """A source as a whole can't be read. Names the file, and line and column where they are known."""
+
+
+class SourceMissingError(SourceError):
+    """The source's file is not there, and the folder that holds the files of all partitions is."""
+
+
+class ReviewError(ElspethError):
+    """A review sheet can't be taken. Names file, line and column of every mistake found."""
 
 
 class SettingsError(ElspethError):

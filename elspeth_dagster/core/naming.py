@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 NAMED = 5
@@ -27,3 +27,8 @@ class Some:
 
     def __str__(self) -> str:
         return ", ".join(self.first) + (", …" if self.number > len(self.first) else "")
+
+
+def in_order(names: Sequence[str]) -> str:
+    """Names that stand in an order: all of a few; of many the first, the last, and how many there are."""
+    return ", ".join(names) if len(names) <= NAMED else f"{names[0]} … {names[-1]} ({len(names)})"

@@ -9,6 +9,7 @@ ELSPETH_MIN_CONCURRENCY   how many are in flight at least, whatever the provider
 ELSPETH_REQUESTS_PER_MINUTE   for each model, by all who share the landscape; default: no limit
 ELSPETH_TOKENS_PER_MINUTE     the same of prompt and completion tokens
 ELSPETH_PRICES            a YAML or JSON file: what models and deployments cost where no list price holds
+ELSPETH_EXPLORER_URL      where `elspeth-dagster explorer` is reached: materializations link to their run's page there
 ELSPETH_FINGERPRINT_KEY   key of the HMAC that stands for a credential on record
 ELSPETH_SIGNING_KEY       path of the key file that seals are signed with, mode 0600
 ELSPETH_ANCHORS           where checkpoints are put outside of the database: paths, fsspec urls, command:…
@@ -20,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from elspeth_dagster.core.errors import SettingsError
 
@@ -49,6 +51,7 @@ class Settings:
     requests_per_minute: int | None
     tokens_per_minute: int | None
     prices_path: str | None
+    explorer_url: str | None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -70,6 +73,7 @@ class Settings:
             requests_per_minute=_number(env, "ELSPETH_REQUESTS_PER_MINUTE", LARGEST_LIMIT),
             tokens_per_minute=_number(env, "ELSPETH_TOKENS_PER_MINUTE", LARGEST_LIMIT),
             prices_path=env.get("ELSPETH_PRICES") or None,
+            explorer_url=_address(env, "ELSPETH_EXPLORER_URL"),
         )
 
 
@@ -95,6 +99,16 @@ def check_concurrency(least: int, most: int, least_name: str, most_name: str) ->
     """Raise SettingsError, by the settings' names, unless the bounds leave something between them."""
     if least > most:
         raise SettingsError(f"{least_name} is {least}, more than {most_name}, which is {most}; lower it, or raise that")
+
+
+def _address(env: Mapping[str, str], name: str) -> str | None:
+    """An address of web pages, to which paths are added; never with a token in it, since it is shown to everybody."""
+    if not (text := env.get(name)):
+        return None
+    address = urlsplit(text)
+    if address.scheme not in ("http", "https") or not address.hostname or address.username or address.query:
+        raise SettingsError(f"{name} must be an address like http://127.0.0.1:3001, without user and without token")
+    return text.rstrip("/")
 
 
 def _number(env: Mapping[str, str], name: str, most: int) -> int | None:

@@ -56,15 +56,14 @@ class GivenAnswer:
 
 def of_tokens(connection: sa.Connection, token_ids: Sequence[str]) -> dict[str, dict[str, GivenAnswer]]:
     """For each row's token its answers by question; those of the latest attempt count."""
-    latest = _latest(connection, token_ids)
-    refs = [answer.values_ref for answer in latest.values() if answer.values_ref]
+    newest = latest(connection, token_ids)
+    refs = [answer.values_ref for answer in newest.values() if answer.values_ref]
     values = payloads.read_many(connection, refs)
-    taken = _taken(connection, latest.values())
+    took = taken(connection, newest.values())
     given: dict[str, dict[str, GivenAnswer]] = defaultdict(dict)
-    for (token_id, query_key), answer in latest.items():
+    for (token_id, query_key), answer in newest.items():
         found = json.loads(values[answer.values_ref]) if answer.values_ref else {}
-        took = taken.get(answer.call_id or "", Taken())
-        given[token_id][query_key] = GivenAnswer(answer, found, took)
+        given[token_id][query_key] = GivenAnswer(answer, found, took.get(answer.call_id or "", Taken()))
     return given
 
 
@@ -96,6 +95,43 @@ def refusals(
     return {row.reason: row.n for row in counts}, [FailedRow(*row) for row in connection.execute(some)]
 
 
+class FailedRows(NamedTuple):
+    """How many rows have an answer that was refused for a reason, and the keys of the first of them."""
+
+    reason: str
+    rows: int
+    row_keys: list[str]
+
+
+def failed_by_reason(
+    connection: sa.Connection,
+    run_id: str,
+    node_id: str,
+    examples: int,
+    where: sa.ColumnElement[bool] | None = None,
+) -> list[FailedRows]:
+    """The rows of a run with a refused answer in their latest attempt, by reason, the commonest first.
+
+    `where` is what must hold of that attempt's state.
+    """
+    of_state = sa.true() if where is None else where
+    number = sa.func.count(answers.c.token_id.distinct()).label("n")
+    counted = sa.select(answers.c.reason, number).group_by(answers.c.reason).order_by(sa.desc("n"), answers.c.reason)
+    found = connection.execute(_refused(counted, run_id, node_id, ()).where(of_state)).all()
+    of_reason = (
+        _refused(sa.select(rows.c.row_key).distinct().add_columns(rows.c.row_index), run_id, node_id, ())
+        .join(tokens, tokens.c.token_id == answers.c.token_id)
+        .join(rows, rows.c.row_id == tokens.c.row_id)
+        .where(of_state)
+        .order_by(rows.c.row_index)
+        .limit(examples)
+    )
+    return [
+        FailedRows(reason, n, list(connection.scalars(of_reason.where(answers.c.reason == reason))))
+        for reason, n in found
+    ]
+
+
 def _refused(selected: sa.Select[Any], run_id: str, node_id: str, but: Iterable[str]) -> sa.Select[Any]:
     later = node_states.alias("later")
     is_overtaken = sa.exists().where(
@@ -119,17 +155,22 @@ def settled(connection: sa.Connection, run_id: str, node_id: str) -> int:
     return connection.scalar(sa.select(sa.func.count()).select_from(of_node.subquery())) or 0
 
 
-def _latest(connection: sa.Connection, token_ids: Sequence[str]) -> dict[tuple[str, str], Answer]:
+def latest(
+    connection: sa.Connection, token_ids: Sequence[str], query_keys: Sequence[str] | None = None
+) -> dict[tuple[str, str], Answer]:
+    """The answers that count, by a row's token and question: of several attempts that of the last one."""
     in_order_of_attempts = (
         answers.select()
         .join(node_states, node_states.c.state_id == answers.c.state_id)
         .where(answers.c.token_id.in_(token_ids))
         .order_by(node_states.c.attempt)
     )
+    if query_keys is not None:
+        in_order_of_attempts = in_order_of_attempts.where(answers.c.query_key.in_(query_keys))
     return {(row.token_id, row.query_key): Answer(*row) for row in connection.execute(in_order_of_attempts)}
 
 
-def _taken(connection: sa.Connection, given: Iterable[Answer]) -> dict[str, Taken]:
+def taken(connection: sa.Connection, given: Iterable[Answer]) -> dict[str, Taken]:
     """By the call that an answer comes from, what it took: all tries of that attempt for that question of that row."""
     from_call, tried = calls.alias("from_call"), calls.alias("tried")
     same = [from_call.c[name] == tried.c[name] for name in ("state_id", "token_id", "query_key")]

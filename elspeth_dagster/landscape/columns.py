@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from operator import index
 from typing import Any, TypeVar
 
@@ -27,7 +28,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # PostgreSQL's text has no NUL, UTF-8 no half of a surrogate pair; SQLite would cut or garble them.
 NOT_KEPT = re.compile("[\0\ud800-\udfff]")
 SHA256_NAME = re.compile(PREFIX + "[0-9a-f]{64}")
-KEYED_NAME = re.compile(KEYED + "(0|[1-9][0-9]{0,11}):([0-9a-f]{64})")
+KEYED_NAME = re.compile(KEYED + "([1-9][0-9]{0,12}):([0-9a-f]{64})")
 SCOPE_BYTES, HASH_BYTES = 5, 32
 LARGEST_SCOPE = 2 ** (8 * SCOPE_BYTES) - 1
 
@@ -55,7 +56,7 @@ class Text(Kept[str]):
     cache_ok = True
 
     def stored(self, value: str) -> str:
-        return NOT_KEPT.sub(REPLACEMENT, value)
+        return value if _is_plain(value) else NOT_KEPT.sub(REPLACEMENT, value)
 
 
 class Name(Kept[str]):
@@ -64,9 +65,14 @@ class Name(Kept[str]):
     cache_ok = True
 
     def stored(self, value: str) -> str:
-        if NOT_KEPT.search(value):
+        if not _is_plain(value) and NOT_KEPT.search(value):
             raise ValueError("a name holds a NUL character or half of a surrogate pair")
         return value
+
+
+def _is_plain(value: str) -> bool:
+    """Whether a text is surely kept; most are, and this is told faster than by searching."""
+    return value.isascii() and "\0" not in value
 
 
 class Number(Kept[int]):
@@ -117,14 +123,20 @@ class Ref(Kept[str]):
     cache_ok = True
 
     def stored(self, value: str) -> bytes:
-        if SHA256_NAME.fullmatch(value):
-            return bytes.fromhex(value.removeprefix(PREFIX))
-        if not (keyed := KEYED_NAME.fullmatch(value)):
-            raise ValueError("a payload's name is neither sha256:<hex> nor hmac-sha256:<scope>:<hex>")
-        return int(keyed[1]).to_bytes(SCOPE_BYTES) + bytes.fromhex(keyed[2])
+        return stored_ref(value)
 
     def process_result_value(self, value: bytes | None, dialect: sa.Dialect) -> str | None:
         return None if value is None else written_ref(value)
+
+
+@lru_cache(maxsize=4096)  # a name is stored with its payload and with whatever refers to it, about the same time
+def stored_ref(written: str) -> bytes:
+    """A payload's name as it is stored. Raises ValueError for what is none."""
+    if (keyed := KEYED_NAME.fullmatch(written)) and int(keyed[1]) <= LARGEST_SCOPE:
+        return int(keyed[1]).to_bytes(SCOPE_BYTES) + bytes.fromhex(keyed[2])
+    if not SHA256_NAME.fullmatch(written):
+        raise ValueError("a payload's name is neither sha256:<hex> nor hmac-sha256:<scope>:<hex>")
+    return bytes.fromhex(written.removeprefix(PREFIX))
 
 
 def written_ref(stored: bytes) -> str:

@@ -67,11 +67,18 @@ class CostLine:
 
 
 def costs(
-    connection: sa.Connection, run_id: str | None = None, by: By = QUESTION_AND_MODEL, **of_state: str
+    connection: sa.Connection,
+    run_id: str | None = None,
+    by: By = QUESTION_AND_MODEL,
+    about: sa.ColumnElement[bool] | None = None,
+    **of_state: str,
 ) -> list[CostLine]:
-    """What the calls of a run, or of all runs, took and saved; `of_state`: only of states with these columns."""
+    """What the calls of a run, or of all runs, took and saved; `of_state`: only of states with these columns.
+
+    `about` is what else must hold of a state.
+    """
     wanted = {**({} if run_id is None else {"run_id": run_id}), **of_state}
-    where = [node_states.c[name] == value for name, value in wanted.items()]
+    where = [*(node_states.c[name] == value for name, value in wanted.items()), *([] if about is None else [about])]
     lines = {line.key: line for line in _spent(connection, by, where)}
     for saved in _saved(connection, by, where):
         known = lines.get(saved.key, saved)

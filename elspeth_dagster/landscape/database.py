@@ -9,6 +9,9 @@ Transactions are the same on both. One that reads sees a single state and can't 
 other transaction writes between what it reads and what it inserts (SQLite has one writer at any time; on PostgreSQL
 those who write share a lock that those who decide hold alone).
 
+Who only looks opens it so that no write can happen: the SQLite file is opened for reading alone, on PostgreSQL every
+transaction is read-only.
+
 A database that is away or busy is waited for, not for ever: `commit` tries again until its patience is over. Nothing
 waits without end: not for an answer of a server that is gone, not for a lock.
 """
@@ -63,13 +66,23 @@ class Database:
         self._failing_since: float | None = None
 
     @classmethod
-    def open(cls, url: str, *, create: bool = True, upgrade: bool = False, patience: float = PATIENCE) -> Database:
+    def open(
+        cls,
+        url: str,
+        *,
+        create: bool = True,
+        upgrade: bool = False,
+        read_only: bool = False,
+        patience: float = PATIENCE,
+    ) -> Database:
         """Open the database at a SQLAlchemy url; make its tables if it has none and `create` is given.
 
-        Raises SettingsError for a url of another kind, SchemaVersionError where `upgrade` is needed (and not given),
-        LandscapeError where it can't be reached, holds other tables or would lose acknowledged commits.
+        With `read_only` nothing is made, and the database refuses whatever would write. Raises SettingsError for a url
+        of another kind, SchemaVersionError where `upgrade` is needed (and not given), LandscapeError where it can't be
+        reached, holds other tables or would lose acknowledged commits.
         """
-        engine = _engine(url, create=create, patience=patience)
+        create = create and not read_only
+        engine = _engine(url, create=create, read_only=read_only, patience=patience)
         try:
             _once_started(engine, lambda: migrations.bring_up(engine, create=create, upgrade=upgrade), patience)
         except BaseException as error:
@@ -190,7 +203,7 @@ def _may_be_starting(error: sa.exc.OperationalError) -> bool:
     return fault_of(error) is Fault.LOST and not knows_us
 
 
-def _engine(url: str, *, create: bool, patience: float = PATIENCE) -> sa.Engine:
+def _engine(url: str, *, create: bool, read_only: bool = False, patience: float = PATIENCE) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
     except (sa.exc.ArgumentError, ValueError) as error:
@@ -198,20 +211,36 @@ def _engine(url: str, *, create: bool, patience: float = PATIENCE) -> sa.Engine:
             "the landscape's url is not a SQLAlchemy url, like sqlite:////data/landscape.sqlite"
         ) from error
     if parsed.get_backend_name() == "sqlite":
-        return _sqlite_engine(parsed, create=create, patience=patience)
+        return _sqlite_engine(parsed, create=create, read_only=read_only, patience=patience)
     if parsed.get_backend_name() in ("postgresql", "postgres"):
-        return _postgresql_engine(parsed, patience)
+        return _postgresql_engine(parsed, patience, read_only=read_only)
     raise SettingsError(f"the landscape is SQLite or PostgreSQL, not {parsed.get_backend_name()}")
 
 
-def _sqlite_engine(url: sa.URL, *, create: bool, patience: float) -> sa.Engine:
+def _sqlite_engine(url: sa.URL, *, create: bool, read_only: bool, patience: float) -> sa.Engine:
     if url.host or url.query or not Path(url.database or "").is_absolute():
         raise SettingsError(
             "a SQLite landscape is a file, given by its full path and without options: sqlite:////data/landscape.sqlite"
         )
     _see_to_the_file(Path(url.database or ""), create=create)
+    if read_only:
+        return _sqlite_engine_to_read(url, patience)
     engine = sa.create_engine(url.set(drivername="sqlite"), connect_args={"timeout": patience}, hide_parameters=True)
     event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _sqlite_engine_to_read(url: sa.URL, patience: float) -> sa.Engine:
+    """Connections that are opened anew each time, so that a file that was put in another's place is seen."""
+    address = f"{Path(url.database or '').as_uri()}?mode=ro"
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(address, uri=True, timeout=patience, isolation_level=None, check_same_thread=False)
+
+    engine = sa.create_engine(
+        url.set(drivername="sqlite"), creator=connect, poolclass=sa.NullPool, hide_parameters=True
+    )
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
@@ -252,7 +281,7 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _postgresql_engine(url: sa.URL, patience: float) -> sa.Engine:
+def _postgresql_engine(url: sa.URL, patience: float, *, read_only: bool = False) -> sa.Engine:
     engine = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_pre_ping=True,
@@ -262,6 +291,8 @@ def _postgresql_engine(url: sa.URL, patience: float) -> sa.Engine:
         hide_parameters=True,
     )
     session = {"lock_timeout": f"{max(patience, 0.001) * 1000:.0f}", **POSTGRESQL_SESSION}
+    if read_only:
+        session["default_transaction_read_only"] = "on"
 
     def set_up(connection: Any, _record: Any) -> None:
         _set_up_postgresql(connection, session)

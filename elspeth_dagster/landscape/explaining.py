@@ -4,7 +4,8 @@
        └─ or the rejections that kept a record from becoming a row
 
 Everything is read in one consistent snapshot, through indexes only, and every payload is held to its hash on the way.
-The parts hold the record's own rows (`records`), with the payloads that these refer to beside them.
+The parts hold the record's own rows (`records`), with the payloads that these refer to beside them. Of a payload that
+was erased there is what is known of its erasure, instead of its bytes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from difflib import get_close_matches
@@ -23,9 +25,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from elspeth_dagster.core.canonical import Json
-from elspeth_dagster.core.errors import NotOnRecordError
-from elspeth_dagster.landscape import payloads, rows, runs, schema
+from elspeth_dagster.core.errors import ErasedError, NotOnRecordError
+from elspeth_dagster.landscape import origins, payloads, planned, reviews, rows, runs, schema
 from elspeth_dagster.landscape.ledger import Landscape
+from elspeth_dagster.landscape.origins import SourceFile
 from elspeth_dagster.landscape.records import (
     Answer,
     Artifact,
@@ -41,6 +44,7 @@ from elspeth_dagster.landscape.records import (
     RunEnd,
     TokenOutcome,
 )
+from elspeth_dagster.landscape.reviews import AnswerKey, ReviewGiven
 from elspeth_dagster.landscape.words import Outcome
 
 LATEST = "latest"
@@ -67,10 +71,11 @@ CARRIED_BY: dict[Outcome, set[str]] = {
 
 @dataclass(frozen=True)
 class Content:
-    """The bytes of a payload, under the name of their hash."""
+    """The bytes of a payload, under the name of their hash; none where they were `erased`, which is told in words."""
 
     ref: str
     data: bytes
+    erased: str | None = None
 
     @property
     def text(self) -> str:
@@ -87,8 +92,23 @@ class Content:
             return None
         return value
 
+    @property
+    def completion(self) -> str | None:
+        """The text that the model replied; None where the bytes are no chat completion with text."""
+        body: Any = self.json
+        try:
+            content = body["choices"][0]["message"]["content"]
+        except (LookupError, TypeError):
+            return None
+        return content if isinstance(content, str) else None
+
     def document(self) -> dict[str, Json]:
-        """Hash and size, the exact text (of what is not UTF-8 the base64), and the JSON value where there is one."""
+        """Hash and size, the exact text (of what is not UTF-8 the base64), and the JSON value where there is one.
+
+        Of what was erased: the hash, and what is known of that.
+        """
+        if self.erased is not None:
+            return {"hash": self.ref, "erased": self.erased}
         shown: dict[str, Json] = {"hash": self.ref, "size": len(self.data)}
         try:
             shown["text"] = self.data.decode()
@@ -99,12 +119,18 @@ class Content:
 
 @dataclass(frozen=True)
 class SourceRow:
-    """A record that became a row: as it came (where the source has a text form) and as it was understood."""
+    """A record that became a row: as it came (where the source has a text form) and as it was understood.
+
+    `file` is the one that it was read from; None where it came from an upstream asset. There are no values where they
+    were `erased`.
+    """
 
     row: Row
     token_id: str
     raw: Content | None
     values: dict[str, Json]
+    file: SourceFile | None = None
+    erased: str | None = None
 
 
 @dataclass(frozen=True)
@@ -163,16 +189,19 @@ class Origin:
 
 @dataclass(frozen=True)
 class AnswerGiven:
-    """An answer; `values` is None when it is refused.
+    """An answer; `values` is None when it is refused, or its values were `erased`.
 
     `taken_from` tells the call of an earlier attempt or of another run that it was taken from without asking again;
-    None where its own attempt made the call, or there was none.
+    None where its own attempt made the call, or there was none. `reviews` are what people said of it, and of the answer
+    to the same that its call was made for, in the order in which it was said.
     """
 
     answer: Answer
     attempt: int
     values: dict[str, Json] | None
     taken_from: Origin | None
+    reviews: tuple[ReviewGiven, ...] = ()
+    erased: str | None = None
 
 
 @dataclass(frozen=True)
@@ -258,6 +287,19 @@ def explain(
         raise not_on_record(connection, run.run_id, row_key, assessment)
 
 
+def explain_record(
+    landscape: Landscape, run_id: str, assessment: str, row_index: int, question: str | None = None
+) -> Explanation:
+    """The same of the record with this index in the assessment's source, whatever its key; raises the same."""
+    with landscape.read() as connection:
+        run = find_run(connection, run_id, assessment)
+        if found := _rows_in_place(connection, run.run_id, _nodes(connection, run.run_id, assessment), row_index):
+            return _of_row(connection, run, *found[0], question)
+        if rejected := list(_rejections(connection, run.run_id, f"#{row_index}", assessment)):
+            return _of_rejections(connection, run, rejected)
+        raise NotOnRecordError(f"run {run.run_id} has no record {row_index} of {assessment}")
+
+
 def find_run(connection: sa.Connection, name: str, assessment: str | None = None) -> Run:
     """The run with this id or this beginning of an id, or the `latest` (of an assessment). Raises NotOnRecordError."""
     if name != LATEST:
@@ -282,9 +324,15 @@ def find_rows(
     nodes = _nodes(connection, run_id, assessment)
     found = _rows(connection, run_id, schema.rows.c.row_key == row_key)
     if not found and (index := RECORD_INDEX.fullmatch(row_key)):
-        in_place = schema.rows.c.node_id.in_(list(nodes)) & (schema.rows.c.row_index == int(index.group(1)))
-        found = _rows(connection, run_id, in_place)
+        return _rows_in_place(connection, run_id, nodes, int(index.group(1)))
     return [(nodes[row.node_id], row, token_id) for row, token_id in found if row.node_id in nodes]
+
+
+def _rows_in_place(
+    connection: sa.Connection, run_id: str, nodes: Mapping[str, Node], index: int
+) -> list[tuple[Node, Row, str]]:
+    in_place = schema.rows.c.node_id.in_(list(nodes)) & (schema.rows.c.row_index == index)
+    return [(nodes[row.node_id], row, token_id) for row, token_id in _rows(connection, run_id, in_place)]
 
 
 def _nodes(connection: sa.Connection, run_id: str, assessment: str | None) -> dict[str, Node]:
@@ -350,9 +398,9 @@ def _rejections(
     index = RECORD_INDEX.fullmatch(row_key)
     word = re.compile(rf"(?<!\w){re.escape(row_key)}(?!\w)")
     for page in _pages(_rejected(connection, run_id, list(nodes), index and int(index.group(1)))):
-        raws = payloads.read_many(connection, [rejection.raw_ref for rejection in page])
+        raws = _read_or_erased(connection, [rejection.raw_ref for rejection in page])
         for rejection in page:
-            raw = Content(rejection.raw_ref, raws[rejection.raw_ref])
+            raw = _present(raws, rejection.raw_ref)
             if index or (row_key.strip() and word.search(raw.text)):
                 yield nodes[rejection.node_id], RejectedRecord(rejection, raw)
 
@@ -379,7 +427,9 @@ def _of_rejections(connection: sa.Connection, run: Run, rejected: Sequence[tuple
         node=node,
         row=None,
         rejections=tuple(record for _, record in rejected),
-        artifacts=_artifacts(connection, node, {"rejections"}),
+        artifacts=_artifacts(
+            connection, node, {"rejections"}, {record.rejection.partition_key for _, record in rejected}
+        ),
     )
 
 
@@ -390,25 +440,57 @@ def _of_row(
     connection: sa.Connection, run: Run, node: Node, row: Row, token_id: str, question: str | None
 ) -> Explanation:
     batches = _batches(connection, token_id)
-    attempts = _attempts(connection, [place.batch.token_id for place in batches])
+    attempts = attempts_at(connection, [place.batch.token_id for place in batches])
     fate = _outcome(connection, token_id)
     carriers = set() if fate is None else CARRIED_BY.get(fate.outcome.outcome, set())
-    bodies = payloads.read_many(connection, filter(None, (row.values_ref, row.raw_ref)))
+    bodies = _read_or_erased(connection, filter(None, (row.values_ref, row.raw_ref)))
+    values, erased = _values(bodies, row.values_ref)
     return Explanation(
         run=run,
         end=runs.end_of(connection, run.run_id),
         node=node,
-        row=SourceRow(row, token_id, _content(bodies, row.raw_ref), json.loads(bodies[row.values_ref])),
+        row=SourceRow(
+            row,
+            token_id,
+            _content(bodies, row.raw_ref),
+            values,
+            origins.file_of(connection, run.run_id, row.node_id, row.row_index),
+            erased,
+        ),
         batches=batches,
         attempts=attempts,
         questions=_questions(connection, node, token_id, attempts, question),
         outcome=fate,
-        artifacts=_artifacts(connection, node, carriers),
+        artifacts=_artifacts(connection, node, carriers, {row.partition_key}),
     )
 
 
-def _content(bodies: Mapping[str, bytes], ref: str | None) -> Content | None:
-    return None if ref is None else Content(ref, bodies[ref])
+def _read_or_erased(connection: sa.Connection, refs: Iterable[str]) -> dict[str, bytes | ErasedError]:
+    """The bytes of payloads by name, and of those that were erased, what says so. Raises LandscapeError as reading."""
+    wanted = sorted(set(refs))
+    found: dict[str, bytes | ErasedError] = {}
+    with suppress(ErasedError):
+        return {**payloads.read_many(connection, wanted)}
+    for ref in wanted:
+        try:
+            found[ref] = payloads.read(connection, ref)
+        except ErasedError as error:
+            found[ref] = error
+    return found
+
+
+def _content(bodies: Mapping[str, bytes | ErasedError], ref: str | None) -> Content | None:
+    return None if ref is None else _present(bodies, ref)
+
+
+def _present(bodies: Mapping[str, bytes | ErasedError], ref: str) -> Content:
+    found = bodies[ref]
+    return Content(ref, found) if isinstance(found, bytes) else Content(ref, b"", str(found))
+
+
+def _values(bodies: Mapping[str, bytes | ErasedError], ref: str | None) -> tuple[dict[str, Json], str | None]:
+    found = bodies[ref] if ref else b"{}"
+    return (json.loads(found), None) if isinstance(found, bytes) else ({}, str(found))
 
 
 def _batches(connection: sa.Connection, token_id: str) -> tuple[BatchPlace, ...]:
@@ -424,7 +506,8 @@ def _batches(connection: sa.Connection, token_id: str) -> tuple[BatchPlace, ...]
     return tuple(BatchPlace(_records(row, Batch)[0], row.place, row.size) for row in found)
 
 
-def _attempts(connection: sa.Connection, batch_tokens: Sequence[str]) -> tuple[Attempt, ...]:
+def attempts_at(connection: sa.Connection, batch_tokens: Sequence[str]) -> tuple[Attempt, ...]:
+    """The attempts at these batches' tokens, in their order."""
     states, ends = schema.node_states, schema.node_state_ends
     made = (
         sa.select(*states.c, *ends.c)
@@ -446,8 +529,10 @@ def _outcome(connection: sa.Connection, token_id: str) -> Fate | None:
     return None if row is None else Fate(*_records(row, TokenOutcome, NodeState))
 
 
-def _artifacts(connection: sa.Connection, node: Node, carriers: set[str]) -> tuple[Artifact, ...]:
-    """The tables of these names that were written from the slice: an artifact's state is one of the slice's."""
+def _artifacts(
+    connection: sa.Connection, node: Node, carriers: set[str], partitions: set[str | None]
+) -> tuple[Artifact, ...]:
+    """The tables of these names and partitions that were written from the slice: an artifact's state is one of its."""
     artifacts, states = schema.artifacts, schema.node_states
     written = (
         sa.select(*artifacts.c)
@@ -456,7 +541,8 @@ def _artifacts(connection: sa.Connection, node: Node, carriers: set[str]) -> tup
         .order_by(artifacts.c.written_at, artifacts.c.asset_key)
     )
     found = [Artifact(*row) for row in connection.execute(written)]
-    return tuple(artifact for artifact in found if artifact.asset_key.rpartition("/")[2] in carriers)
+    of_partitions = (artifact for artifact in found if artifact.partition_key in partitions)
+    return tuple(artifact for artifact in of_partitions if artifact.asset_key.rpartition("/")[2] in carriers)
 
 
 # Its questions -------------------------------------------------------------------------------------------------------
@@ -469,22 +555,19 @@ def _questions(
     number = {attempt.state.state_id: attempt.state.attempt for attempt in attempts}
     answers = _answers(connection, token_id, number, question)
     calls = _calls(connection, token_id, number, question, answers)
-    planned = _plan(payloads.read_json(connection, node.config_ref))
+    plan = planned_questions(payloads.read_json(connection, node.config_ref))
     asked = [made.call.query_key for made in calls if made.attempt is not None]
     on_record = asked + [given.answer.query_key for given in answers]
-    known = list(dict.fromkeys(planned + on_record))
+    known = list(dict.fromkeys(plan + on_record))
     if question is not None and question not in known:
         raise NotOnRecordError(f"{node.assessment} has no question {question!r}; {_near(question, known)}")
     wanted = known if question is None else [question]
     return tuple(_question(key, calls, answers) for key in wanted)
 
 
-def _plan(config: Json) -> list[str]:
-    """The questions' keys in the order of the recorded spec, which may be of an older form than today's."""
-    spec = config.get("spec", {})
-    names = {part: [each["name"] for each in spec.get(part, [])] for part in ("case_studies", "criteria", "queries")}
-    product = [f"{case}_{criterion}" for case in names["case_studies"] for criterion in names["criteria"]]
-    return product + names["queries"]
+def planned_questions(config: Json) -> list[str]:
+    """The questions' keys in the order of the recorded spec."""
+    return [question.key for question in planned.questions(config)]
 
 
 def _question(key: str, calls: Sequence[CallMade], answers: Sequence[AnswerGiven]) -> QuestionAsked:
@@ -509,10 +592,35 @@ def _answers(
     given = _answers_with_origins().where(schema.answers.c.token_id == token_id)
     if question is not None:
         given = given.where(schema.answers.c.query_key == question)
-    found = [(*_records(row, Answer), row.by_attempt, _origin(row, number)) for row in connection.execute(given)]
-    bodies = payloads.read_many(connection, [answer.values_ref for answer, *_ in found if answer.values_ref])
-    values = {ref: json.loads(body) for ref, body in bodies.items()}
-    return [AnswerGiven(answer, attempt, values.get(answer.values_ref), origin) for answer, attempt, origin in found]
+    found = [(*_records(row, Answer), row) for row in connection.execute(given)]
+    bodies = _read_or_erased(connection, [answer.values_ref for answer, _ in found if answer.values_ref])
+    said = reviews.of_answers(connection, [key for _, row in found for key in _reviewed_as(row)])
+    return [_given(bodies, answer, row, number, said) for answer, row in found]
+
+
+def _given(
+    bodies: Mapping[str, bytes | ErasedError],
+    answer: Answer,
+    row: Any,
+    number: Mapping[str, int],
+    said: Sequence[tuple[AnswerKey, ReviewGiven]],
+) -> AnswerGiven:
+    values, erased = _values(bodies, answer.values_ref)
+    return AnswerGiven(
+        answer=answer,
+        attempt=row.by_attempt,
+        values=None if erased or answer.values_ref is None else values,
+        taken_from=_origin(row, number),
+        reviews=tuple(review for key, review in said if key in _reviewed_as(row)),
+        erased=erased,
+    )
+
+
+def _reviewed_as(row: Any) -> list[AnswerKey]:
+    """The keys of an answer that a review of it can have: its own, and of the answer that its call was made for."""
+    own = (row.state_id, row.token_id, row.query_key)
+    is_the_same = row.from_row_key == row.own_row_key and row.from_query_key == row.query_key
+    return [own, (row.from_state_id, row.from_token_id, row.query_key)] if is_the_same else [own]
 
 
 def _answers_with_origins() -> sa.Select[Any]:
@@ -520,9 +628,13 @@ def _answers_with_origins() -> sa.Select[Any]:
     answers, states, calls, tokens, rows_ = (
         schema.answers, schema.node_states, schema.calls, schema.tokens, schema.rows,
     )  # fmt: skip
-    taken_from = [column.label(f"from_{column.name}") for column in (calls.c.run_id, calls.c.state_id, calls.c.sent_at)]
+    of_call = (calls.c.run_id, calls.c.state_id, calls.c.token_id, calls.c.query_key, calls.c.sent_at)
+    taken_from = [*(column.label(f"from_{column.name}") for column in of_call), rows_.c.row_key.label("from_row_key")]
+    own_token, own_row = tokens.alias("own_token"), rows_.alias("own_row")
     return (
-        sa.select(*answers.c, states.c.attempt.label("by_attempt"), *taken_from, rows_.c.row_key.label("from_row_key"))
+        sa.select(*answers.c, states.c.attempt.label("by_attempt"), *taken_from, own_row.c.row_key.label("own_row_key"))
+        .join(own_token, own_token.c.token_id == answers.c.token_id)
+        .join(own_row, own_row.c.row_id == own_token.c.row_id)
         .join(states, states.c.state_id == answers.c.state_id)
         .outerjoin(calls, (calls.c.call_id == answers.c.call_id) & (calls.c.state_id != answers.c.state_id))
         .outerjoin(tokens, tokens.c.token_id == calls.c.token_id)
@@ -572,14 +684,14 @@ def _with_payloads(
 ) -> list[CallMade]:
     refs = {ref for call, _ in made for ref in (call.head_ref, call.request_ref)}
     refs |= {reply.body_ref for _, reply in made if reply is not None and reply.body_ref is not None}
-    bodies = payloads.read_many(connection, refs)
+    bodies = _read_or_erased(connection, refs)
     return [
         CallMade(
             call=call,
             attempt=number.get(call.state_id),
             is_reused=call.call_id in reused,
-            head=Content(call.head_ref, bodies[call.head_ref]).json,
-            request=Content(call.request_ref, bodies[call.request_ref]),
+            head=_present(bodies, call.head_ref).json,
+            request=_present(bodies, call.request_ref),
             reply=reply,
             body=_content(bodies, reply and reply.body_ref),
         )

@@ -7,7 +7,7 @@ fires the UPDATE trigger. Its triggers are ENABLE ALWAYS, so that session_replic
 
 What belongs to a run is refused once the run's end is on record, and what a state did once the state's end is: a step
 that outlived its run, or that another attempt has taken over from, leaves nothing behind. (Its late replies meet those
-that say `unknown`.)
+that say `unknown`.) A review is no such late fact: people read answers after their run, so it is taken at any time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from elspeth_dagster.landscape.schema import metadata
 
 BEYOND_THE_END = {"runs", "run_ends", "seals", "seal_tiles"}
-BEYOND_THE_ATTEMPT = {"node_states", "node_state_ends"}
+BEYOND_THE_ATTEMPT = {"node_states", "node_state_ends", "reviews"}
 RUN_ENDED = "this run has ended"
 ATTEMPT_ENDED = "this attempt has ended: another one took over, or its run was ended"
 

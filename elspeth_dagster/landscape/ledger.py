@@ -20,7 +20,12 @@ T = TypeVar("T")
 
 
 class Landscape:
-    """One per process. The writer's thread starts with the first fact."""
+    """One per process. The writer's thread starts with the first fact.
+
+    `explorer_url` is where people read it, for links; None where that isn't known.
+    """
+
+    explorer_url: str | None = None
 
     def __init__(self, database: Database, signer: Signer | None = None, anchors: Sequence[str] = ()) -> None:
         self._database = database
@@ -35,6 +40,11 @@ class Landscape:
         `signer` signs seals and checkpoints; `anchors` are the places outside of it that checkpoints are put at.
         """
         return cls(Database.open(url, create=create), signer, anchors)
+
+    @classmethod
+    def look_at(cls, url: str, *, patience: float) -> Self:
+        """Open the landscape so that the database refuses every write; it is waited for this many seconds."""
+        return cls(Database.open(url, read_only=True, patience=patience))
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:

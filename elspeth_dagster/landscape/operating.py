@@ -41,3 +41,16 @@ budget_shares = sa.Table(
     comment="Operational, not evidence: how much of a budget a step may spend, or has spent when it is over.",
     sqlite_strict=True,
 )
+
+inbox_files = sa.Table(
+    "inbox_files",
+    metadata,
+    sa.Column("assessment", Name, primary_key=True),
+    sa.Column("file", Name, primary_key=True),
+    sa.Column("partition_key", Name, nullable=False),
+    sa.Column("ordinal", Number, nullable=False),
+    sa.UniqueConstraint("assessment", "partition_key", "ordinal"),
+    comment="Operational, not evidence: which partition each file of an inbox was taken into. Emptied, every file that "
+    "is still in the inbox is taken anew.",
+    sqlite_strict=True,
+)

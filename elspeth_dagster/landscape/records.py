@@ -26,6 +26,7 @@ from elspeth_dagster.landscape.words import (
     StateStatus,
     TokenKind,
     Trigger,
+    Verdict,
 )
 
 WORTH_COMPRESSING = 256  # bytes; of less, a quarter is saved at as much work as of more
@@ -56,11 +57,27 @@ class Dictionary(NamedTuple):
     data: bytes
 
 
+class LeaningBytes(bytes):
+    """Bytes with a dictionary that is on record, which they repeat much of."""
+
+    dictionary: Dictionary
+
+    @classmethod
+    def on(cls, dictionary: Dictionary, data: bytes) -> LeaningBytes:
+        """The bytes, leaning on a dictionary."""
+        leaning = cls(data)
+        leaning.dictionary = dictionary
+        return leaning
+
+
+NOTHING = Dictionary("", b"")
+
+
 class Payload(NamedTuple):
     """Bytes under a name that follows from them; `size` counts them before compression.
 
-    One that is made holds the bytes as they are, unless it leans on a dictionary; the writer packs it. One that was
-    read is as it was stored.
+    One that is made holds the bytes as they are, with the dictionary that they lean on; the writer packs it. One that
+    was read is as it was stored.
     """
 
     ref: str
@@ -78,20 +95,20 @@ class Payload(NamedTuple):
         return cls(scope.name(data), len(data), Encoding.IDENTITY, data, scope.scope_id)
 
     def leaning_on(self, dictionary: Dictionary | None) -> Payload:
-        """The same, compressed against a dictionary where that makes it smaller."""
-        if dictionary is None or dictionary.ref == self.ref or self.size < WORTH_COMPRESSING:
+        """The same, to be compressed against a dictionary where that makes it smaller."""
+        if dictionary is None or dictionary.ref == self.ref:
             return self
-        packed = compressed(self.body, dictionary.data)
-        if len(packed) >= self.size:
-            return self
-        return self._replace(encoding=Encoding.ZLIB, body=packed, dictionary_ref=dictionary.ref)
+        return self._replace(body=LeaningBytes.on(dictionary, self.body))
 
     def packed(self) -> Payload:
         """The payload as it is stored: compressed where that makes it smaller."""
-        if self.encoding is not Encoding.IDENTITY or len(self.body) < WORTH_COMPRESSING:
+        if self.encoding is not Encoding.IDENTITY:
             return self
-        packed = compressed(self.body)
-        return self._replace(encoding=Encoding.ZLIB, body=packed) if len(packed) < len(self.body) else self
+        leant_on = self.body.dictionary if isinstance(self.body, LeaningBytes) else NOTHING
+        packed = compressed(self.body, leant_on.data) if self.size >= WORTH_COMPRESSING else self.body
+        if len(packed) < self.size:
+            return self._replace(encoding=Encoding.ZLIB, body=packed, dictionary_ref=leant_on.ref or None)
+        return self if leant_on is NOTHING else self._replace(body=bytes(self.body))
 
     @property
     def is_erased(self) -> bool:
@@ -302,6 +319,19 @@ class Artifact(NamedTuple):
     written_at: datetime
 
 
+class Review(NamedTuple):
+    state_id: str
+    token_id: str
+    query_key: str
+    reviewer: str
+    number: int
+    verdict: Verdict
+    reason: str | None
+    values_ref: str | None
+    file_hash: str
+    reviewed_at: datetime
+
+
 class Seal(NamedTuple):
     run_id: str
     tree_size: int
@@ -339,7 +369,7 @@ class AnchorReceipt(NamedTuple):
 
 Fact = (
     Scope | Payload | Run | RunEnd | Node | Edge | Row | RowRejection | Token | TokenParent | Batch | BatchMember
-    | NodeState | NodeStateEnd | Call | Reply | Answer | TokenOutcome | Artifact
+    | NodeState | NodeStateEnd | Call | Reply | Answer | TokenOutcome | Artifact | Review
     | Seal | SealTile | LogEntry | Checkpoint | AnchorReceipt
 )  # fmt: skip
 
@@ -368,4 +398,5 @@ TABLES: dict[type[Fact], sa.Table] = {
     LogEntry: schema.log_entries,
     Checkpoint: schema.checkpoints,
     AnchorReceipt: schema.anchor_receipts,
+    Review: schema.reviews,
 }

@@ -107,6 +107,45 @@ def counts(connection: sa.Connection, run_id: str, node_id: str) -> tuple[int, i
     return connection.scalar(here[0]) or 0, connection.scalar(here[1]) or 0
 
 
+class Part(NamedTuple):
+    """What of a slice belongs to one partition, and where its records are: all of them, if `span` is None."""
+
+    partition: str | None
+    span: range | None = None
+    rows: int = 0
+    rejected: int = 0
+
+
+def parts(connection: sa.Connection, run_id: str, node_id: str, partitions: Sequence[str]) -> list[Part]:
+    """The parts of a slice, in the order of its partitions; the only part of one that has at most one."""
+    if len(partitions) < 2:
+        return [Part(partitions[0] if partitions else None, None, *counts(connection, run_id, node_id))]
+    found = [_spans(connection, table, run_id, node_id) for table in (rows, row_rejections)]
+    return [_part(partition, *(of_table.get(partition, Span()) for of_table in found)) for partition in partitions]
+
+
+class Span(NamedTuple):
+    """How many records of a kind a partition has, the first and the one after the last; of none, nowhere."""
+
+    number: int = 0
+    start: int | None = None
+    stop: int | None = None
+
+
+def _spans(connection: sa.Connection, table: sa.Table, run_id: str, node_id: str) -> dict[str, Span]:
+    index = table.c.row_index
+    told = sa.select(table.c.partition_key, sa.func.count(), sa.func.min(index), sa.func.max(index) + 1)
+    of_node = told.where(*_of_node(table, run_id, node_id)).group_by(table.c.partition_key)
+    return {partition: Span(*span) for partition, *span in connection.execute(of_node)}
+
+
+def _part(partition: str, admitted: Span, rejected: Span) -> Part:
+    starts = [span.start for span in (admitted, rejected) if span.start is not None]
+    stops = [span.stop for span in (admitted, rejected) if span.stop is not None]
+    span = range(min(starts, default=0), max(stops, default=0))
+    return Part(partition, span, admitted.number, rejected.number)
+
+
 def slice_token(connection: sa.Connection, run_id: str, node_id: str) -> str | None:
     """The token of the slice that a node of this run handles; None before its first attempt."""
     return connection.scalar(
@@ -137,20 +176,26 @@ def without_result(connection: sa.Connection, run_id: str, node_id: str) -> Iter
 
 
 def in_source_order(
-    landscape: Landscape, run_id: str, node_id: str, rows_a_page: int = PAGE
+    landscape: Landscape, run_id: str, node_id: str, rows_a_page: int = PAGE, span: range | None = None
 ) -> Iterator[list[AdmittedRow]]:
-    """Pages of a slice's rows."""
+    """Pages of a slice's rows, of all or of those whose positions are in a span."""
     last = -1
-    while page := _page(landscape, run_id, node_id, last, rows_a_page):
+    while page := _page(landscape, (run_id, node_id), last, rows_a_page, span):
         yield page
         last = page[-1].row.row_index
 
 
-def _page(landscape: Landscape, run_id: str, node_id: str, after: int, limit: int) -> list[AdmittedRow]:
+def _within(table: sa.Table, after: int, span: range | None) -> tuple[sa.ColumnElement[bool], ...]:
+    if span is None:
+        return (table.c.row_index > after,)
+    return table.c.row_index > max(after, span.start - 1), table.c.row_index < span.stop
+
+
+def _page(landscape: Landscape, node: tuple[str, str], after: int, limit: int, span: range | None) -> list[AdmittedRow]:
     following = (
         sa.select(tokens.c.token_id, *rows.c)
         .join(tokens, tokens.c.row_id == rows.c.row_id)
-        .where(rows.c.run_id == run_id, rows.c.node_id == node_id, rows.c.row_index > after)
+        .where(*_of_node(rows, *node), *_within(rows, after, span))
         .order_by(rows.c.row_index)
         .limit(limit)
     )
@@ -160,17 +205,21 @@ def _page(landscape: Landscape, run_id: str, node_id: str, after: int, limit: in
     return [AdmittedRow(token_id, row, json.loads(values[row.values_ref])) for token_id, row in found]
 
 
-def rejections(landscape: Landscape, run_id: str, node_id: str) -> Iterator[list[tuple[RowRejection, bytes]]]:
-    """Pages of a slice's rejections, each with the record as it came."""
+def rejections(
+    landscape: Landscape, run_id: str, node_id: str, span: range | None = None
+) -> Iterator[list[tuple[RowRejection, bytes]]]:
+    """Pages of a slice's rejections, of all or of those in a span, each with the record as it came."""
     last = -1
-    while page := _rejection_page(landscape, run_id, node_id, last):
+    while page := _rejection_page(landscape, (run_id, node_id), last, span):
         yield page
         last = page[-1][0].row_index
 
 
-def _rejection_page(landscape: Landscape, run_id: str, node_id: str, after: int) -> list[tuple[RowRejection, bytes]]:
-    of_node = (row_rejections.c.run_id == run_id, row_rejections.c.node_id == node_id)
-    following = row_rejections.select().where(*of_node, row_rejections.c.row_index > after)
+def _rejection_page(
+    landscape: Landscape, node: tuple[str, str], after: int, span: range | None
+) -> list[tuple[RowRejection, bytes]]:
+    here = (*_of_node(row_rejections, *node), *_within(row_rejections, after, span))
+    following = row_rejections.select().where(*here)
     with landscape.read() as connection:
         found = [RowRejection(*row) for row in connection.execute(following.order_by("row_index").limit(PAGE))]
         raw = payloads.read_many(connection, [rejection.raw_ref for rejection in found])

@@ -24,6 +24,7 @@ from elspeth_dagster.landscape.records import (
     TokenOutcome,
 )
 from elspeth_dagster.landscape.schema import (
+    artifacts,
     calls,
     node_state_ends,
     node_states,
@@ -39,6 +40,8 @@ from elspeth_dagster.landscape.words import Mode, Outcome, ReplyOutcome, RunStat
 AT_ONCE = 1000
 LAST_OPS = ("collect_results", "verify_answers")
 """The ops that a walk ends with."""
+MADE_A_TABLE = sa.exists().where(artifacts.c.state_id == node_states.c.state_id)
+"""Whether a node state wrote one."""
 
 
 def begin(
@@ -65,7 +68,8 @@ def begin(
         if not recorded:
             insert(connection, [*nodes_, *edges])
         elif sorted(recorded) != sorted(nodes_):
-            raise AuditError(f"run {run.run_id} is on record with another configuration of {nodes_[0].assessment}")
+            told = f"run {run.run_id} is on record with another configuration of {nodes_[0].assessment}"
+            raise AuditError(f"{told}: files changed between two attempts of a step. Launch the partition again")
 
     landscape.decide(begin_or_compare)
 
@@ -104,11 +108,13 @@ def _succeeding(connection: sa.Connection, run: Run, reuse: Reuse | None) -> Run
 
 def _parent(connection: sa.Connection, run: Run, reuse: Reuse | None) -> Run | None:
     """The run that this one re-executes, or the first of those; where these died before they were on record, and for a
-    plain launch, the last run of the slice, if it did not complete or going on with it was asked for."""
+    plain launch, the last run of the slice, if it did not complete or going on with it was asked for. One that found
+    no file to read is none to go on with."""
     for known in (run.parent_run_id, run.root_run_id):
         if known not in (None, run.run_id) and _exists(connection, runs.c.run_id == known):
             return get(connection, str(known))
-    last = next(_of_same_slice(connection, run, runs.c.mode == run.mode), None)
+    earlier = _of_same_slice(connection, run, runs.c.mode == run.mode)
+    last = next((one for one in earlier if not _made_nothing(connection, one, run)), None)
     return last if last and (reuse == "lineage" or not _completed(connection, last)) else None
 
 
@@ -120,6 +126,12 @@ def _of_same_slice(connection: sa.Connection, run: Run, condition: sa.ColumnElem
     return (one for one in found if set(json.loads(one.assessments)) & set(json.loads(run.assessments)))
 
 
+def _made_nothing(connection: sa.Connection, earlier: Run, run: Run) -> bool:
+    """Whether an earlier run of the same slice completed without making a table of it."""
+    same = set(json.loads(earlier.assessments)) & set(json.loads(run.assessments))
+    return _completed(connection, earlier) and not same & _collected(connection, earlier.run_id, MADE_A_TABLE)
+
+
 def _completed(connection: sa.Connection, run: Run) -> bool:
     end = end_of(connection, run.run_id)
     return end is not None and end.status is RunStatus.COMPLETED
@@ -128,6 +140,11 @@ def _completed(connection: sa.Connection, run: Run) -> bool:
 def _nodes(connection: sa.Connection, run_id: str, assessment: str) -> list[Node]:
     of_it = nodes.select().where(nodes.c.run_id == run_id, nodes.c.assessment == assessment)
     return [Node(*row) for row in connection.execute(of_it)]
+
+
+def nodes_of(connection: sa.Connection, run_id: str) -> list[Node]:
+    """The nodes of a run."""
+    return [Node(*row) for row in connection.execute(nodes.select().where(nodes.c.run_id == run_id))]
 
 
 def has_others_of_lineage(connection: sa.Connection, run: Run) -> bool:
@@ -143,10 +160,20 @@ def of_lineage_until(connection: sa.Connection, run: Run) -> set[str]:
 
 
 def last_collected(connection: sa.Connection, assessment: str, partition_keys: str) -> Run | None:
-    """The last run that asked the questions of a slice and collected its results."""
+    """The last run that asked the questions of a slice and made its tables: one that found no file made none."""
     asked = runs.select().where(runs.c.partition_keys == partition_keys, runs.c.mode == Mode.ASK)
     found = (Run(*row) for row in connection.execute(asked.order_by(runs.c.started_at.desc())))
-    return next((run for run in found if assessment in _collected(connection, run.run_id)), None)
+    return next((run for run in found if assessment in _collected(connection, run.run_id, MADE_A_TABLE)), None)
+
+
+def last_covering(connection: sa.Connection, assessment: str, partitions: Sequence[str]) -> Run | None:
+    """The last run that asked the questions of these partitions, maybe beside others, and collected its results."""
+    of_several = runs.c.partition_keys.contains('", "')
+    these = (runs.c.partition_keys == json.dumps(list(partitions))) | of_several
+    asked = runs.select().where(runs.c.mode == Mode.ASK, these if partitions else runs.c.partition_keys == "[]")
+    found = (Run(*row) for row in connection.execute(asked.order_by(runs.c.started_at.desc())))
+    covering = (run for run in found if set(partitions) <= set(json.loads(run.partition_keys)))
+    return next((run for run in covering if assessment in _collected(connection, run.run_id)), None)
 
 
 def not_ended(connection: sa.Connection, *assessments: str) -> list[Run]:
@@ -192,13 +219,13 @@ def end_if_all_collected(landscape: Landscape, run_id: str) -> None:
     landscape.decide(end_if_so)
 
 
-def _collected(connection: sa.Connection, run_id: str) -> set[str]:
+def _collected(connection: sa.Connection, run_id: str, *also: sa.ColumnElement[bool]) -> set[str]:
     completed = (
         sa.select(nodes.c.assessment)
         .join(node_states, (node_states.c.run_id == nodes.c.run_id) & (node_states.c.node_id == nodes.c.node_id))
         .join(node_state_ends, node_state_ends.c.state_id == node_states.c.state_id)
         .where(nodes.c.run_id == run_id, nodes.c.op_name.in_(LAST_OPS))
-        .where(node_state_ends.c.status == StateStatus.COMPLETED)
+        .where(node_state_ends.c.status == StateStatus.COMPLETED, *also)
     )
     return set(connection.scalars(completed))
 

@@ -1,10 +1,11 @@
 """The landscape's tables, in the order of the walk.
 
     runs ── nodes ── rows ── tokens ── batches ── node_states ── calls ── replies ── answers ── token_outcomes
+                                                                                        └ reviews
 
 Facts only: a row is written once and never changed. What becomes known later is a row in a second table
-(`run_ends`, `node_state_ends`, `replies`, `token_outcomes`). Whatever belongs to a run carries its `run_id`, and
-refers to its parent together with it, so that nothing of one run can hang on something of another.
+(`run_ends`, `node_state_ends`, `replies`, `token_outcomes`, `reviews`). Whatever belongs to a run carries its `run_id`,
+and refers to its parent together with it, so that nothing of one run can hang on something of another.
 `guards` adds the triggers that refuse UPDATE, DELETE and INSERT OR REPLACE.
 """
 
@@ -28,6 +29,7 @@ from elspeth_dagster.landscape.words import (
     StateStatus,
     TokenKind,
     Trigger,
+    Verdict,
 )
 
 metadata = sa.MetaData(
@@ -375,7 +377,7 @@ token_outcomes = _table(
 
 artifacts = _table(
     "artifacts",
-    "A file or table that was written: where, which bytes, how many rows.",
+    "A file or table that was written: where, which bytes, how many rows. A state writes a file once.",
     _name("artifact_id", key=True),
     _name("run_id"),
     _name("state_id"),
@@ -386,7 +388,7 @@ artifacts = _table(
     _number("size"),
     _number("row_count"),
     _instant("written_at"),
-    sa.UniqueConstraint("state_id", "asset_key"),
+    sa.UniqueConstraint("state_id", "uri"),
     sa.CheckConstraint("length(content_hash) = 32", name="content_hash_is_sha256"),
     _belongs_to("node_states", "state_id"),
 )
@@ -440,4 +442,28 @@ anchor_receipts = _table(
     _name("anchor", key=True),
     _text("receipt"),
     _instant("anchored_at"),
+)
+
+reviews = _table(
+    "reviews",
+    "What a person said of an answer, at any time, also after its run has ended. `number` counts what one reviewer "
+    "said of one answer: the last counts. It refers to the answer alone, and so belongs to no run's own facts.",
+    _name("state_id", key=True),
+    _name("token_id", key=True),
+    _name("query_key", key=True),
+    _name("reviewer", key=True),
+    _number("number", key=True),
+    word("verdict", Verdict),
+    _text("reason", nullable=True),
+    _payload("values_ref", nullable=True),
+    sa.Column("file_hash", Hash, nullable=False),
+    _instant("reviewed_at"),
+    sa.UniqueConstraint("state_id", "token_id", "query_key", "reviewer", "file_hash"),
+    sa.CheckConstraint("number >= 1", name="number_from_one"),
+    sa.CheckConstraint("(verdict = 'correct') = (values_ref IS NOT NULL)", name="correction_has_values"),
+    sa.CheckConstraint("verdict <> 'reject' OR reason IS NOT NULL", name="rejection_has_reason"),
+    sa.CheckConstraint("length(file_hash) = 32", name="file_hash_is_sha256"),
+    sa.ForeignKeyConstraint(
+        ["state_id", "token_id", "query_key"], ["answers.state_id", "answers.token_id", "answers.query_key"]
+    ),
 )

@@ -100,6 +100,14 @@ class Outcome(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+class Verdict(StrEnum):
+    """What a person says of an answer: it stands; it is corrected; it is no good, and nothing stands in its place."""
+
+    AGREE = "agree"
+    CORRECT = "correct"
+    REJECT = "reject"
+
+
 class Encoding(StrEnum):
     """How a payload's bytes are kept."""
 

@@ -102,12 +102,14 @@ def bound_nanousd(
     A prompt has at most as many tokens as its request has bytes: byte-level tokenizers make no token of less than one.
     Some of them may be known to the cache, which may be dearer.
     """
-    is_free = provider == "local" and own is None
-    if max_tokens is None and not is_free:
+    if provider == "local" and own is None:
+        return 0
+    listing = own or _listing(provider, model, int(time.time() // 60))
+    if max_tokens is None or max_tokens < 0 or listing is None:
         return None
-    usages = Usage(request_bytes, max_tokens), Usage(request_bytes, max_tokens, request_bytes)
-    costs = [cost_nanousd(provider, model, usage, own) for usage in usages]
-    return max((cost for cost in costs if cost is not None), default=None)
+    is_dear = _each(listing.cached, request_bytes) > _each(listing.prompt, request_bytes)
+    bound = listing.nanodollars(request_bytes, request_bytes if is_dear else 0, max_tokens)
+    return bound if bound <= LARGEST_CREDIBLE else None
 
 
 @lru_cache(maxsize=1024)

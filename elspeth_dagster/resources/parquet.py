@@ -7,9 +7,9 @@ DataFrame, and any DataFrame can be kept this way.
 import glob
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,9 +42,20 @@ class Table:
     state: NodeState
     facts: Callable[[], Mapping[str, Any]] = dict
 
+    def telling(self, more: Mapping[str, Any]) -> "Table":
+        """The same table, with more to tell of it."""
+        return replace(self, facts=lambda: {**more, **self.facts()})
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A table for each partition of a run that takes several."""
+
+    of_partitions: Mapping[str, Table]
+
 
 class ParquetIOManager(dg.UPathIOManager):
-    """Keeps a `Table` or a DataFrame per asset and partition; gives back a DataFrame.
+    """Keeps a `Table` or a DataFrame per asset and partition, `Tables` each in its own; gives back a DataFrame.
 
     Integers and booleans come back exact: columns with nulls have pandas' Int64 and boolean dtypes.
     """
@@ -55,14 +66,34 @@ class ParquetIOManager(dg.UPathIOManager):
         super().__init__(base_path=base_path)
         self._landscape = landscape
 
+    def handle_output(self, context: dg.OutputContext, obj: "Table | Tables | pd.DataFrame") -> None:
+        """Keep a table. Of a run with several partitions each has its file, its artifact and its own metadata."""
+        if not isinstance(obj, Tables):
+            super().handle_output(context, obj)
+            return
+        paths = {str(partition): path for partition, path in self._get_paths_for_partitions(context).items()}
+        if paths.keys() != obj.of_partitions.keys():
+            raise AuditError("this run has other partitions now than when it was read: launch it again")
+        for partition, table in obj.of_partitions.items():
+            path = paths[partition]
+            self._handle_transition_to_partitioned_asset(context, path.parent)
+            self.make_directory(path.parent)
+            facts = {**self._keep(context, table, path, partition), "path": dg.MetadataValue.path(str(path))}
+            context.step_context.add_asset_metadata(facts, context.asset_key, partition)
+
     def dump_to_path(self, context: dg.OutputContext, obj: "Table | pd.DataFrame", path: UPath) -> None:
         if not isinstance(obj, Table):
             context.add_output_metadata(_facts(_replace(obj, path)))
             return
-        with self._unless_overtaken(obj.state):
-            written = _replace(obj, path, before=lambda: states.check_goes_on(self._landscape, obj.state))
-            self._landscape.write(_artifact(context, obj.state, path, written))
-        context.add_output_metadata({**_facts(written), **obj.facts()})
+        partition = str(context.asset_partition_key) if context.has_asset_partitions else None
+        context.add_output_metadata(self._keep(context, obj, path, partition))
+
+    def _keep(self, context: dg.OutputContext, table: Table, path: UPath, partition: str | None) -> dict[str, Any]:
+        """Write a table and put it on record; return what there is to tell of it."""
+        with self._unless_overtaken(table.state):
+            written = _replace(table, path, before=lambda: states.check_goes_on(self._landscape, table.state))
+            self._landscape.write(_artifact(context, table.state, path, partition, written))
+        return {**_facts(written), **table.facts()}
 
     @contextmanager
     def _unless_overtaken(self, state: NodeState) -> Iterator[None]:
@@ -94,6 +125,16 @@ class Written(NamedTuple):
     rows: int
     size: int
     sha256: str
+
+
+def read_columns(uri: str, names: Sequence[str]) -> "pa.Table":
+    """Some columns of a table that was kept here; those that it does not have are left out. Raises OSError."""
+    import pyarrow.parquet as pq
+
+    with UPath(uri).open("rb") as file:
+        known = set(pq.ParquetFile(file).schema_arrow.names)
+        file.seek(0)
+        return pq.read_table(file, columns=[name for name in names if name in known])
 
 
 def _facts(written: Written) -> dict[str, Any]:
@@ -175,13 +216,15 @@ def _sha256(path: UPath) -> str:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
-def _artifact(context: dg.OutputContext, state: NodeState, path: UPath, written: Written) -> Artifact:
+def _artifact(
+    context: dg.OutputContext, state: NodeState, path: UPath, partition: str | None, written: Written
+) -> Artifact:
     return Artifact(
         artifact_id=new_id(),
         run_id=state.run_id,
         state_id=state.state_id,
         asset_key="/".join(context.asset_key.path),
-        partition_key=context.asset_partition_key if context.has_asset_partitions else None,
+        partition_key=partition,
         uri=str(path),
         content_hash=written.sha256,
         size=written.size,

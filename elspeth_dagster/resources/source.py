@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 from upath import UPath
 
 from elspeth_dagster.core.canonical import PREFIX
-from elspeth_dagster.core.errors import SourceError
+from elspeth_dagster.core.errors import SourceError, SourceMissingError
+from elspeth_dagster.core.spec import PARTITION
 
+READ_AT_ONCE = 1 << 20
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SECRETS_OF_URL = re.compile(r"(?<=//)[^/@]*(?=@)|(?<=\?).*", re.DOTALL)
 
@@ -59,44 +62,84 @@ class SourceReader(io.BufferedIOBase, BinaryIO):
 
 
 @contextmanager
-def open_source(path: str, root: Path, partition: str | None) -> Iterator[tuple[SourceReader, str]]:
+def open_source(
+    path: str, root: Path, partition: str | None, values: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[tuple[SourceReader, str]]:
     """The stream of a source and the name that errors call it by.
 
-    `{partition}` in `path` stands for the partition key. A relative path starts at `root`; a url (s3://, abfs://,
-    memory:// …) is opened by the fsspec filesystem that is installed for it. Raises SourceError if there is no
-    such file, if it may not be read, or if the partition key would lead to another folder.
+    `{partition}` in `path` stands for the partition key, `{date}` for the value of `values` with this name. A relative
+    path starts at `root`; a url (s3://, abfs://, memory:// …) is opened by the fsspec filesystem that is installed for
+    it. Raises SourceMissingError if there is no such file, SourceError if it may not be read, if the partition key
+    would lead to another folder, or if the folder that the files are in is not there either.
     """
-    resolved = _with_partition(path, partition)
-    location = resolved if _URL.match(resolved) else str(root / resolved)
-    name = _without_secrets(location)
-    stream = _open(location, name, partition)
+    resolved = _with_values(path, {**values, PARTITION: partition or ""})
+    location = absolute(resolved, root)
+    name = without_secrets(location)
+    try:
+        stream = _open(location, name, partition)
+    except SourceMissingError as error:
+        if not has_folder(path, root):
+            raise SourceError(f"{error} Its folder is not there either: make it, or mount it.") from None
+        raise
     with stream:
         yield SourceReader(stream, name), name
 
 
-def _with_partition(path: str, partition: str | None) -> str:
-    if "{partition}" not in path:
-        return path
-    if not partition:
-        raise SourceError(f"{_without_secrets(path)}: needs a partition key. Launch the run for a partition.")
-    if any(part in partition for part in ("/", "\\", "..", "::")) or not partition.isprintable():
+def hash_of(path: str, root: Path, partition: str | None, values: Mapping[str, str] = MappingProxyType({})) -> str:
+    """`sha256:<hex>` of a source. Raises SourceError as `open_source` does."""
+    with open_source(path, root, partition, values) as (stream, _):
+        while stream.read(READ_AT_ONCE):
+            pass
+        return stream.sha256
+
+
+def absolute(path: str, root: Path) -> str:
+    """Where a path is: a url as it is, a relative path below `root`."""
+    return path if is_url(path) else str(root / path)
+
+
+def is_url(path: str) -> bool:
+    """Whether fsspec opens it, and not the local filesystem."""
+    return _URL.match(path) is not None
+
+
+def has_folder(path: str, root: Path) -> bool:
+    """Whether the folder is there that the files of a path with `{…}` or `*` are in, below `root`.
+
+    A share that is not mounted must not look like files that have not come. Object stores have no folders.
+    """
+    return is_url(path) or (root / re.split(r"[{*]", path)[0].rpartition("/")[0]).is_dir()
+
+
+def _with_values(path: str, values: Mapping[str, str]) -> str:
+    places = re.compile("|".join(re.escape(f"{{{name}}}") for name in values))
+    return places.sub(lambda place: _checked(path, place[0][1:-1], values), path)
+
+
+def _checked(path: str, name: str, values: Mapping[str, str]) -> str:
+    value = values[name]
+    if not value:
+        raise SourceError(f"{without_secrets(path)}: needs a partition key. Launch the run for a partition.")
+    if any(part in value for part in ("/", "\\", "..", "::")) or not value.isprintable():
         raise SourceError(
-            f"{_without_secrets(path)}: partition key {partition!r} can't stand in a path; "
+            f"{without_secrets(path)}: {name} key {value!r} can't stand in a path; "
             "it may not hold '/', '\\', '..', '::' or control characters."
         )
-    return path.replace("{partition}", partition)
+    return value
 
 
-def _without_secrets(location: str) -> str:
-    return _SECRETS_OF_URL.sub("***", location) if _URL.match(location) else location
+def without_secrets(location: str) -> str:
+    """A path or url as it may be shown."""
+    return _SECRETS_OF_URL.sub("***", location) if is_url(location) else location
 
 
 def _open(location: str, name: str, partition: str | None) -> BinaryIO:
     of_partition = f" (partition {partition!r})" if partition else ""
     try:
-        return (UPath(location) if _URL.match(location) else Path(location)).open("rb")
+        return (UPath(location) if is_url(location) else Path(location)).open("rb")
     except FileNotFoundError:
-        problem = "there is no such file. Check `source.path`, or wait until the file is there"
+        problem = "there is no such file. Check `source.path`, wait for the file, or give `source.missing: skip`"
+        raise SourceMissingError(f"{name}{of_partition}: {problem}.") from None
     except IsADirectoryError:
         problem = "is a folder. Let `source.path` name a file in it"
     except PermissionError:

@@ -178,6 +178,11 @@ def _checked(name: str, values: Mapping[str, Any], field: AnswerField) -> Json:
     return value
 
 
+def checked_value(name: str, value: Json, field: AnswerField) -> Json:
+    """A value for one field, as it is. Raises Refused when it has not the field's type, or is out of its bounds."""
+    return _checked(name, {name: value}, field)
+
+
 def _has_type(value: Any, field: AnswerField) -> bool:
     match field.type:
         case "integer":

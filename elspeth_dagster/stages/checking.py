@@ -1,14 +1,14 @@
 """What can be known not to work before a run: every mistake of a spec, and of the files it names, at once.
 
 Pydantic judges each part of a spec by itself. Here the parts are held against each other: settings without effect
-(`checking_questions`), columns that collide or that nothing declares (`checking_columns`), files that can't be used
-(`checking_files`), templates that take what no question gives them (`checking_templates`).
+(`checking_questions`), sources that partitions and sensors can't work with (`checking_sources`), columns that collide
+or that nothing declares (`checking_columns`), files that can't be used (`checking_files`), templates that take what no
+question gives them (`checking_templates`).
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -18,13 +18,10 @@ from elspeth_dagster.core.spec import AssessmentSpec, KeyPath, Problem
 from elspeth_dagster.stages.checking_columns import column_problems
 from elspeth_dagster.stages.checking_files import FileContent, Unusable, lookup_data, text_of
 from elspeth_dagster.stages.checking_questions import all_asked, question_problems
+from elspeth_dagster.stages.checking_sources import source_problems
 from elspeth_dagster.stages.checking_templates import UNKNOWN, named_templates, template_problems, when_problems
 
 __all__ = ["Checked", "check", "named_files", "problems"]
-
-PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-PASSWORD_IN_URL = re.compile(r"://[^/@]*:[^/@]*@")
-NOT_IN_A_PARTITION_KEY = ("/", "\\", "..", "::")
 
 
 class Checked(NamedTuple):
@@ -51,9 +48,7 @@ def check(spec: AssessmentSpec, files: Mapping[str, FileContent]) -> Checked:
     asked = all_asked(Assessment(spec, {"": "", **stand_ins, **texts}))
     found = [
         *question_problems(spec, asked),
-        *_path_problems(spec),
-        *_asset_problems(spec),
-        *_static_key_problems(spec),
+        *source_problems(spec),
         *column_problems(spec, asked),
         *when_problems(spec),
         *(Problem(("llm", "options", *path), message) for path, message in _not_json(spec.llm.options, ())),
@@ -77,44 +72,6 @@ def _read(spec: AssessmentSpec, files: Mapping[str, FileContent]) -> tuple[dict[
             lookup = UNKNOWN
             unusable += [Problem(("prompt", "lookup"), message) for message in error.messages]
     return texts, lookup, unusable
-
-
-def _path_problems(spec: AssessmentSpec) -> Iterator[Problem]:
-    path, here = spec.source.path, ("source", "path")
-    if path is None:
-        return
-    if PASSWORD_IN_URL.search(path):
-        yield Problem(here, "The url holds a password, which would be put on record. Leave it to the environment.")
-    named = PLACEHOLDER.findall(path)
-    for name in dict.fromkeys(named):
-        if name != "partition":
-            yield Problem(here, f"`{{{name}}}` stands for nothing; only `{{partition}}` does. Write that, or a name.")
-    if "partition" in named and spec.partitions is None:
-        yield Problem(here, "`{partition}` stands for nothing without `partitions`. Declare them, or name one file.")
-    if "partition" not in named and spec.partitions is not None:
-        yield Problem(here, "Every partition would read the same file. Write `{partition}` where its key belongs.")
-
-
-def _asset_problems(spec: AssessmentSpec) -> Iterator[Problem]:
-    parts = (spec.source.asset or spec.name).split("/")
-    if not all(part.strip() for part in parts):
-        yield Problem(("source", "asset"), "A part of the asset's key is blank. Write it like `team/table`.")
-    if spec.source.asset and parts[0] == spec.name:
-        yield Problem(
-            ("source", "asset"), "It is an asset of this assessment itself. Name another, or rename this one."
-        )
-
-
-def _static_key_problems(spec: AssessmentSpec) -> Iterator[Problem]:
-    keys = (spec.partitions and spec.partitions.static) or []
-    for i, key in enumerate(keys):
-        here = ("partitions", "static", i)
-        if key in keys[:i]:
-            yield Problem(here, f"The partition key {key!r} is there twice. Take one out.")
-        if not key.strip() or not key.isprintable() or any(part in key for part in NOT_IN_A_PARTITION_KEY):
-            yield Problem(
-                here, f"The partition key {key!r} can't name a file. Leave out '/', '\\', '..', '::' and line breaks."
-            )
 
 
 def _not_json(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from elspeth_dagster.core.spec import AssessmentSpec, KeyPath, Problem
 from elspeth_dagster.stages.checking_questions import Asked
 from elspeth_dagster.stages.heading import ANSWER_KINDS, TAKEN
+from elspeth_dagster.stages.reviewing import review_columns
 
 OF_THE_ANSWERS_TABLE = frozenset({"row_index", "question", *TAKEN})
 
@@ -22,6 +23,7 @@ def column_problems(spec: AssessmentSpec, asked: Sequence[Asked]) -> Iterator[Pr
     """Every problem with columns."""
     yield from _undeclared(spec)
     yield from _result_collisions(spec, asked)
+    yield from _review_collisions(spec, asked)
     yield from _failure_collisions(spec, asked)
     yield from _answer_collisions(spec, asked)
     yield from _mixed_types(asked)
@@ -61,6 +63,18 @@ def _result_collisions(spec: AssessmentSpec, asked: Sequence[Asked]) -> Iterator
                     "Rename one of the two.",
                 )
             taken.setdefault(column, f"that of question `{one.question.key}`, field `{field}`,")
+
+
+def _review_collisions(spec: AssessmentSpec, asked: Sequence[Asked]) -> Iterator[Problem]:
+    """Columns of the source or of answers, each told once, that the reviews' columns would be a second time."""
+    taken: dict[str, KeyPath] = {name: ("source", "columns", name) for name in spec.source.columns}
+    questions = [one for one in _by_key(asked).values() if spec.review]
+    taken |= {one.question.column(name): (*one.fields_at, name) for one in questions for name in one.question.fields}
+    collide = {taken[name]: name for one in questions for name in review_columns(one.question) if name in taken}
+    for key_path, column in collide.items():
+        yield Problem(
+            key_path, f"With `review`, `results` says in a column `{column}` what reviewers say. Rename it here."
+        )
 
 
 def _failure_collisions(spec: AssessmentSpec, asked: Sequence[Asked]) -> Iterator[Problem]:

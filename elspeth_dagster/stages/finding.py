@@ -50,12 +50,17 @@ class Refused(Exception):  # noqa: N818 (a verdict on one record, not an error o
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A record's fields as its format gives them; `refused` where there is no making them out."""
+    """A record's fields as its format gives them; `refused` where there is no making them out.
+
+    `file` is the one that holds it, where a source is several; `partition` the one that this is read for.
+    """
 
     line: int | None
     raw: bytes | None
     fields: Mapping[str, object]
     refused: Refused | None = None
+    file: str | None = None
+    partition: str | None = None
 
 
 def excerpt(value: object) -> str:

@@ -135,8 +135,7 @@ class Form:
         """What is sent for the question put in these messages; `name` gives bytes about this row their name."""
         begun = self._before + ordered_json(messages)
         body, put = begun + self._after, begun + self._put_after
-        ref = name(body)
-        return Request(body, ref, ref if put == body else name(put), self._max_tokens, put)
+        return Request(body, name(body), name(put), self._max_tokens, put)
 
 
 def _around_messages(body: Mapping[str, Json]) -> tuple[bytes, bytes]:

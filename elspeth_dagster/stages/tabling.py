@@ -1,6 +1,7 @@
 """What the four assets look like: their columns, and records into Arrow batches.
 
-results     the source's columns, then `{question}_{field}`; a row per row that has a result
+results     the source's columns, then `{question}_{field}`, then what reviewers say of these where `review` is set;
+            a row per row that has a result
 answers     a row per row and question, with what was asked of whom and what it took
 failures    the source's columns, then `{question}_reason`; a row per row without all its answers
 rejections  a row per record that never became a row
@@ -19,6 +20,7 @@ from elspeth_dagster.core.spec import AnswerField, AssessmentSpec
 from elspeth_dagster.stages import heading
 from elspeth_dagster.stages.heading import ANSWER_KINDS, SOURCE_KINDS
 from elspeth_dagster.stages.querying import Question, result_fields
+from elspeth_dagster.stages.reviewing import review_columns
 
 
 def _types(kinds: Mapping[str, str]) -> dict[str, pa.DataType]:
@@ -35,23 +37,15 @@ ARROW = {
 }
 SOURCE_TYPES = _types(SOURCE_KINDS)
 ANSWER_TYPES = _types(ANSWER_KINDS)
-TAKEN = list(_types(heading.TAKEN).items())
-REJECTIONS = pa.schema(
-    [
-        ("row_index", pa.int64()),
-        ("line", pa.int64()),
-        ("column", pa.string()),
-        ("reason", pa.string()),
-        ("message", pa.string()),
-        ("raw", pa.string()),
-    ]
-)
+TAKEN = [(name, ARROW[kind]) for name, (kind, _) in heading.TAKEN.items()]
+REJECTIONS = pa.schema([(name, ARROW[kind]) for name, (kind, _) in heading.REJECTIONS.items()])
 
 
 def results_schema(spec: AssessmentSpec, asked: tuple[Question, ...]) -> pa.Schema:
     """The columns of `results`."""
     cells = [(name, ANSWER_TYPES[field.type]) for name, field in result_fields(asked).items()]
-    return pa.schema([*_source_columns(spec), *cells])
+    reviewed = [_types(review_columns(question)).items() for question in asked if spec.review]
+    return pa.schema([*_source_columns(spec), *cells, *(column for columns in reviewed for column in columns)])
 
 
 def answers_schema(spec: AssessmentSpec, asked: tuple[Question, ...]) -> pa.Schema:

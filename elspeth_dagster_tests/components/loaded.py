@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from elspeth_dagster.core.errors import SpecError
 from elspeth_dagster_tests.project import Project
@@ -25,7 +26,8 @@ def mistakes(project: Project) -> list[str]:
 
 def assessment_of(project: Project, name: str = "trial") -> dict[str, Any]:
     """The assessment that a run would work by, as the run's first op is told it."""
-    [node] = project.definitions().resolve_job_def(f"{name}_job").nodes
+    nodes = project.definitions().resolve_job_def(f"{name}_job").nodes
+    [node] = [node for node in nodes if isinstance(node.definition, dg.GraphDefinition)]
     assert isinstance(node.definition, dg.GraphDefinition)
     assert node.definition.config_mapping is not None
     config = node.definition.config_mapping.resolve_from_unvalidated_config({})
@@ -37,3 +39,15 @@ def code_versions(project: Project, name: str = "trial") -> dict[str, str | None
     """The code version of each of an assessment's assets."""
     graph = project.definitions().resolve_asset_graph()
     return {output: graph.get(dg.AssetKey([name, output])).code_version for output in OUTPUTS}
+
+
+def tick_of(project: Project, instance: dg.DagsterInstance, sensor: str, cursor: str | None) -> SensorExecutionData:
+    """What a tick of a sensor comes to, evaluated as Dagster's daemon has it done."""
+    repository = project.definitions().get_repository_def()
+    with (
+        project.in_env(),
+        dg.SensorEvaluationContext(
+            instance.get_ref(), None, None, cursor, None, repository.name, repository, sensor_name=sensor
+        ) as context,
+    ):
+        return repository.get_sensor_def(sensor).evaluate_tick(context)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from dagster._core.definitions.assets.graph.asset_graph import AssetNode
 
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.stages.batching import aggregate, rows_per_step, shards
@@ -14,6 +15,7 @@ from elspeth_dagster.stages.merging import merge
 from elspeth_dagster.stages.prompting import messages
 from elspeth_dagster.stages.querying import questions, request, result_fields
 from elspeth_dagster.stages.reading import read_records
+from elspeth_dagster.stages.tabling import results_schema
 from elspeth_dagster_tests.components.test_schema import SCHEMA, keys
 from elspeth_dagster_tests.project import ATTRIBUTES, Project
 from elspeth_dagster_tests.stages.declared import QUERY, assessment
@@ -44,6 +46,11 @@ def requests(asked: Assessment) -> object:
 def columns(asked: Assessment) -> object:
     """The columns that answers fill."""
     return list(result_fields(questions(asked)))
+
+
+def results(asked: Assessment) -> object:
+    """The columns of `results`."""
+    return results_schema(asked.spec, questions(asked)).names
 
 
 def records(asked: Assessment) -> object:
@@ -102,8 +109,10 @@ STAGES: dict[str, tuple[Observe, Change, Change]] = {
     "answer.values": (requests, LEVEL, {"answer.level": {"type": "enum", "values": ["low", "mid"]}}),
     "answer.description": (requests, {}, {"answer.why.description": "In one word."}),
     "structured_output": (requests, {}, {"structured_output": "none"}),
+    "review": (results, {}, {"review": True}),
     "errors.row": (fate, {}, {"errors": {"row": "keep_partial"}}),
 }
+PAIRS: Change = {"multi": {"date": {"daily": "2026-01-01"}, "region": {"static": ["north", "south"]}}}
 DEFINITIONS: dict[str, Change] = {
     "name": {"name": "other"},
     "source.asset": {"source": {**ATTRIBUTES["source"], "path": None, "asset": "trial_upstream"}},
@@ -111,14 +120,42 @@ DEFINITIONS: dict[str, Change] = {
     "partitions.until": {"partitions": {"daily": "2026-01-01", "until": "2026-01-09"}},
     "partitions.static": {"partitions": {"static": ["north"]}},
     "partitions.dynamic": {"partitions": {"dynamic": "tenders"}},
+    "partitions.multi.daily": {"partitions": {"multi": PAIRS["multi"] | {"date": {"daily": "2026-01-02"}}}},
+    "partitions.multi.until": {
+        "partitions": {"multi": PAIRS["multi"] | {"date": {"daily": "2026-01-01", "until": "2026-01-09"}}}
+    },
+    "partitions.multi.static": {"partitions": {"multi": PAIRS["multi"] | {"region": {"static": ["north"]}}}},
+    "partitions.multi.dynamic": {"partitions": {"multi": PAIRS["multi"] | {"region": {"dynamic": "regions"}}}},
+    "backfill": {"partitions": {"daily": "2026-01-01"}, "backfill": "single_run"},
     "schedule": {"schedule": "0 7 * * *"},
+    "automation.condition": {"schedule": None, "automation": {"condition": "eager"}},
+    "automation.cron": {"schedule": None, "automation": {"condition": "on_cron", "cron": "0 7 * * *"}},
+    "owners": {"owners": ["team:admissions"]},
+    "freshness.fail_hours": {"freshness": {"fail_hours": 36}},
+    "freshness.warn_hours": {"freshness": {"fail_hours": 36, "warn_hours": 26}},
+    **{f"checks.{name}.blocking": {"checks": {name: {"blocking": False}}} for name in ("accounted", "linked")},
+    "checks.within_bounds.blocking": {"checks": {"within_bounds": {"blocking": False}}},
+    **{
+        f"checks.{name}.blocking": {"checks": {name: {"severity": "error", "blocking": True}}}
+        for name in ("failure_rate", "drift")
+    },
+    "checks.failure_rate.max": {"checks": {"failure_rate": {"max": 0.5}}},
+    "checks.drift.window": {"checks": {"drift": {"window": 3}}},
+    "sensor.every_seconds": {"sensor": {"every_seconds": 5}},
 }
+IN_TICKS = {
+    *("sensor.settled_seconds", "sensor.marker", "sensor.changed"),
+    *("source.inbox", "sensor.files", "sensor.max_age_seconds"),
+}
+"""What a tick of a sensor shows: test_watching and test_emptying."""
 IN_RUNS = {
-    *("source.path", "errors.repair", "errors.retry_seconds", "errors.on_unknown"),
+    *("checks.drift.threshold", "checks.drift.distance", "preview_rows"),
+    *(f"checks.{name}.severity" for name in ("accounted", "linked", "within_bounds", "failure_rate", "drift")),
+    *("source.path", "source.missing", "errors.repair", "errors.retry_seconds", "errors.on_unknown"),
     *("errors.max_failures", "budget.max_cost_usd", "budget.max_calls"),
     *("llm.price.input_mtok", "llm.price.output_mtok", "llm.price.cache_read_mtok", "llm.price.requests_kcount"),
 }
-"""What only a run can show: test_sources, test_replies, test_reuse, test_failing_early and test_budgets in walk."""
+"""What only a run can show, in walk: presenting, sources, partitions, replies, reuse, failing_early and budgets."""
 
 
 def leaves() -> set[str]:
@@ -130,7 +167,7 @@ def leaves() -> set[str]:
 
 
 def test_no_key_is_left_out() -> None:
-    assert leaves() == {*STAGES, *DEFINITIONS, *IN_RUNS}
+    assert leaves() == {*STAGES, *DEFINITIONS, *IN_TICKS, *IN_RUNS}
 
 
 @pytest.mark.parametrize("key", STAGES)
@@ -150,20 +187,30 @@ def trial_upstream() -> pd.DataFrame: ...
 
 
 def observed(project: Project, **changes: Any) -> object:
-    """What Dagster sees of an assessment: assets, what they stand on, partitions, schedules."""
+    """What Dagster sees of an assessment: assets, what they stand on, partitions, schedules, sensors."""
     source = {**ATTRIBUTES["source"], "path": "data/{partition}.csv" if "partitions" in changes else "data/rows.csv"}
     project.declare(**{"source": source, **changes})
     (project.folder / "trial" / "defs" / "upstream.py").write_text(UPSTREAM)
     definitions = project.definitions()
     graph = definitions.resolve_asset_graph()
-    assets = {key: (graph.get(key).parent_keys, graph.get(key).partitions_def) for key in graph.get_all_asset_keys()}
+    assets = {key: seen(graph.get(key)) for key in graph.get_all_asset_keys()}
+    checks = {key: (graph.get(key).blocking, graph.get(key).description) for key in graph.asset_check_keys}
     schedules = {schedule.name: schedule.cron_schedule for schedule in definitions.get_repository_def().schedule_defs}
-    return assets, schedules
+    sensors = {sensor.name: sensor.minimum_interval_seconds for sensor in definitions.get_repository_def().sensor_defs}
+    return assets, checks, schedules, sensors
+
+
+def seen(asset: AssetNode) -> object:
+    """What Dagster sees of an asset."""
+    watched = (asset.owners, asset.freshness_policy, asset.automation_condition)
+    return asset.parent_keys, asset.partitions_def, asset.backfill_policy, *watched
 
 
 @pytest.mark.parametrize("key", DEFINITIONS)
 def test_a_key_changes_what_dagster_sees(project: Project, key: str) -> None:
-    before = {"partitions": {"daily": "2026-01-01"}} if key.startswith("partitions") else {"schedule": "0 6 * * *"}
+    before: Change = {"schedule": "0 6 * * *", "sensor": {} if key.startswith("sensor") else None}
+    if key.startswith(("partitions", "backfill")):
+        before = {"partitions": PAIRS if "multi" in key else {"daily": "2026-01-01"}}
     after = {**before, **DEFINITIONS[key]}
     folder = project.folder / "trial" / "defs" / "trial"
     first = observed(project, **before)

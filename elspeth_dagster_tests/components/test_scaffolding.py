@@ -6,7 +6,9 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import dagster as dg
@@ -20,16 +22,30 @@ from elspeth_dagster.core.spec import AssessmentSpec
 from elspeth_dagster.stages.reading import Record, read_records
 from elspeth_dagster_tests.components.loaded import assessment_of
 from elspeth_dagster_tests.components.test_schema import SCHEMA, keys
+from elspeth_dagster_tests.fault_server import FaultServer
 from elspeth_dagster_tests.project import Project
 
+ROOT = Path(__file__).parents[2]
+DECLARED = [f"{{name}}/{asset}" for asset in ("answers", "failures", "rejections", "results", "verification")]
 TYPE = "elspeth_dagster.components.MultiQueryAssessment"
 
 
-def run_dg(project: Project, *words: str) -> subprocess.CompletedProcess[str]:
-    """A command of Dagster's own, in the project's folder."""
+@pytest.fixture
+def asking_project(project: Project) -> Iterator[Project]:
+    """A project whose provider answers."""
+    with FaultServer() as server:
+        project.env["OPENAI_BASE_URL"] = server.base_url
+        yield project
+
+
+def run_dg(
+    project: Project, *words: str, folder: Path | None = None, env: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.CompletedProcess[str]:
+    """A command of Dagster's own, in the project's folder or another one."""
     command = [str(Path(sys.executable).with_name("dg")), *words]
-    with project.in_env():
-        return subprocess.run(command, cwd=project.folder, capture_output=True, text=True, timeout=120, check=False)
+    there = folder or project.folder
+    with project.in_env(env):
+        return subprocess.run(command, cwd=there, capture_output=True, text=True, timeout=240, check=False)
 
 
 def scaffold(project: Project, name: str, scaffold_format: Literal["yaml", "python"] = "yaml") -> Path:
@@ -40,13 +56,45 @@ def scaffold(project: Project, name: str, scaffold_format: Literal["yaml", "pyth
     return folder
 
 
-def test_the_starter_passes_dg_check_at_once_and_then_every_mistake_is_shown(project: Project) -> None:
+def listed_defs(project: Project, folder: Path | None = None) -> dict[str, list[str]]:
+    """What `dg list defs` tells, by kind of definition."""
+    listed = run_dg(project, "list", "defs", "--json", folder=folder)
+    assert listed.returncode == 0, listed.stderr
+    told = json.loads(listed.stdout)
+    return {kind: sorted(one.get("asset_key") or one.get("key") or one["name"] for one in told[kind]) for kind in told}
+
+
+def launched(project: Project, *words: str, folder: Path | None = None) -> None:
+    """Launch a job by `dg`, in one process."""
+    config = project.folder / "one_process.yaml"
+    config.write_text("execution: {config: {in_process: {}}}\n")
+    done = run_dg(project, "launch", *words, "--config", str(config), folder=folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def fates(project: Project) -> dict[str, int]:
+    found = project.facts("SELECT outcome, count(*) AS n FROM token_outcomes JOIN tokens USING (token_id) "
+                          "WHERE kind = 'row' GROUP BY outcome")  # fmt: skip
+    return {fate["outcome"]: fate["n"] for fate in found}
+
+
+def test_the_starter_is_listed_checked_and_launched_by_dg_and_then_every_mistake_is_shown(
+    asking_project: Project,
+) -> None:
+    project = asking_project
     (project.folder / "trial" / "defs").mkdir()
     made = run_dg(project, "scaffold", "defs", TYPE, "my_assessment")
     assert made.returncode == 0, made.stdout + made.stderr
     assert "resources_from_env()" in made.stdout
+    form = run_dg(project, "check", "yaml")
+    assert (form.returncode, form.stdout.splitlines()[-1]) == (0, "All component YAML validated successfully.")
     good = run_dg(project, "check", "defs")
     assert (good.returncode, good.stdout.splitlines()[-1]) == (0, "All definitions loaded successfully.")
+    listed = listed_defs(project)
+    assert set(DECLARED) <= {name.replace("my_assessment", "{name}") for name in listed["assets"]}
+    assert "my_assessment_job" in listed["jobs"] and "my_assessment_run_ends" in listed["sensors"]
+    launched(project, "--job", "my_assessment_job")
+    assert fates(project) == {"assessed": 2}
     defs = project.folder / "trial" / "defs" / "my_assessment" / "defs.yaml"
     defs.write_text(defs.read_text().replace("text: cs1_text", "text: cs1_txt"))
     bad = run_dg(project, "check", "defs")
@@ -55,6 +103,18 @@ def test_the_starter_passes_dg_check_at_once_and_then_every_mistake_is_shown(pro
     assert (
         f"trial/defs/my_assessment/defs.yaml:{line} attributes.case_studies[0].inputs.text: " in bad.stdout + bad.stderr
     )
+
+
+def test_the_sample_is_listed_checked_and_launched_by_dg(asking_project: Project) -> None:
+    checked = run_dg(asking_project, "check", "defs", folder=ROOT)
+    assert (checked.returncode, checked.stdout.splitlines()) == (
+        0, ["All component YAML validated successfully.", "All definitions loaded successfully."],
+    )  # fmt: skip
+    listed = listed_defs(asking_project, ROOT)
+    assert set(DECLARED) <= {name.replace("case_studies", "{name}") for name in listed["assets"]}
+    assert "case_studies_job" in listed["jobs"] and "case_studies_schedule" in listed["schedules"]
+    launched(asking_project, "--job", "case_studies_job", "--partition", "2026-01-06", folder=ROOT)
+    assert fates(asking_project) == {"assessed": 5}
 
 
 def test_the_component_is_listed_with_its_description(project: Project) -> None:

@@ -67,6 +67,20 @@ def test_of_dynamic_partitions_each_key_that_exists_is_run(project: Project, ins
     assert [key for key, _ in tick(project, instance, {"dynamic": "tenders"})] == ["T-1", "T-2"]
 
 
+def test_of_two_dimensions_the_last_complete_day_is_run_with_each_key_of_the_other(
+    project: Project, instance: dg.DagsterInstance
+) -> None:
+    pairs: dict[str, object] = {"multi": {"day": {"daily": "2026-01-05"}, "area": {"static": ["south", "north"]}}}
+    assert [key for key, _ in tick(project, instance, pairs)] == ["south|2026-01-06", "north|2026-01-06"]
+    assert tick(project, instance, pairs, at="2026-01-05T06:00") == []
+
+
+def test_of_two_dimensions_without_days_each_pair_is_run(project: Project, instance: dg.DagsterInstance) -> None:
+    pairs: dict[str, object] = {"multi": {"site": {"dynamic": "sites"}, "area": {"static": ["south", "north"]}}}
+    instance.add_dynamic_partitions("sites", ["mill"])
+    assert [key for key, _ in tick(project, instance, pairs)] == ["south|mill", "north|mill"]
+
+
 def test_without_partitions_the_whole_source_is_run(project: Project, instance: dg.DagsterInstance) -> None:
     assert tick(project, instance, None) == [(None, None)]
 

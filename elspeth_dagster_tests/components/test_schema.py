@@ -20,8 +20,9 @@ VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 def keys(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Every key that a schema knows, nested ones too, with what it says of it."""
-    if "$ref" in schema:
-        schema = SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]]
+    [alternative] = [one for one in schema.get("anyOf", []) if "$ref" in one] or [schema]
+    if "$ref" in alternative:
+        schema = SCHEMA["$defs"][alternative["$ref"].rsplit("/", 1)[1]]
     for name, declared in schema.get("properties", {}).items():
         yield f"{path}{name}", declared
         yield from keys(declared, f"{path}{name}.")
@@ -78,6 +79,12 @@ def test_what_the_schema_refuses_is_pointed_at_exactly(changes: dict[str, Any], 
     [error] = VALIDATOR.iter_errors(changed(changes))
     assert ".".join(map(str, error.absolute_path)) == path
     assert words in error.message
+
+
+def test_a_check_may_be_left_out_by_null() -> None:
+    VALIDATOR.validate(changed({"checks": {"drift": None, "failure_rate": None}}))
+    assert not VALIDATOR.is_valid(changed({"checks": {"drift": {"window": 0}}}))
+    assert not VALIDATOR.is_valid(changed({"checks": {"linked": None}}))
 
 
 def test_a_number_may_be_filled_in_by_dagster() -> None:

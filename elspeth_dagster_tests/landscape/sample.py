@@ -29,6 +29,7 @@ from elspeth_dagster.landscape.records import (
     NodeStateEnd,
     Payload,
     Reply,
+    Review,
     Row,
     RowRejection,
     Run,
@@ -52,6 +53,7 @@ from elspeth_dagster.landscape.words import (
     StateStatus,
     TokenKind,
     Trigger,
+    Verdict,
 )
 
 F = TypeVar("F", bound=Fact)
@@ -96,6 +98,7 @@ def a_run(run_id: str) -> list[Fact]:
         LogEntry(scope.scope_id, "begin", "{}"),
         Checkpoint(scope.scope_id, "a note", NOON),
         AnchorReceipt(scope.scope_id, "file", "appended", NOON),
+        Review(state, row.token_id, "cs1_depth", "Ada", 1, Verdict.CORRECT, "too kind", text.ref, text.ref, NOON),
         RunEnd(run_id, RunStatus.COMPLETED, None, NOON),
     ]  # fmt: skip
 

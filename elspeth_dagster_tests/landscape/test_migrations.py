@@ -21,7 +21,7 @@ from elspeth_dagster.core.errors import LandscapeError, SchemaVersionError
 from elspeth_dagster.landscape import guards, installation_log, migrations, operating, schema
 from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.inserting import ORDER
-from elspeth_dagster.landscape.records import TABLES, Answer, Fact, Payload, Reply, Row, Scope
+from elspeth_dagster.landscape.records import TABLES, Answer, Artifact, Fact, Payload, Reply, Row, Scope
 from elspeth_dagster.landscape.schema import metadata
 from elspeth_dagster.landscape.writing import insert
 from elspeth_dagster_tests.conftest import PostgresServer
@@ -91,7 +91,9 @@ def guards_needed(dialect: str) -> set[tuple[str, str]]:
         kinds += [f"no_replace_{number}" for number in range(keys)] if dialect == "sqlite" else []
         taken_later = ("runs", "run_ends", "seals", "seal_tiles")
         kinds += ["no_more"] if "run_id" in table.columns and table.name not in taken_later else []
-        kinds += ["no_late"] if "state_id" in table.columns and not table.name.startswith("node_state") else []
+        kinds += (
+            ["no_late"] if "state_id" in table.columns and not table.name.startswith(("node_state", "reviews")) else []
+        )
         needed |= {(table.name, f"{table.name}_{kind}") for kind in kinds}
     return needed
 
@@ -209,11 +211,11 @@ def test_an_older_schema_is_refused_until_it_is_upgraded_and_keeps_its_facts_and
     Database.open(database_url).close()
 
 
-def test_answers_and_replies_are_kept_when_their_tables_are_made_anew(
+def test_what_tables_hold_is_kept_when_they_are_made_anew(
     empty_url: str, dialect: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = Path(migrations.__file__).parent
-    without = shutil.copytree(ours, tmp_path / "before", ignore=shutil.ignore_patterns("000[5-9]_*"))
+    without = shutil.copytree(ours, tmp_path / "before", ignore=shutil.ignore_patterns("000[5-9]_*", "001?_*"))
     with monkeypatch.context() as older:
         older.setattr(migrations, "__file__", str(without / "__init__.py"))
         older.setattr(guards, "metadata", BEFORE_SCOPES)
@@ -223,12 +225,14 @@ def test_answers_and_replies_are_kept_when_their_tables_are_made_anew(
         with database.read() as connection:
             answers = [Answer(*row) for row in connection.execute(schema.answers.select())]
             replies = [Reply(*row) for row in connection.execute(schema.replies.select())]
+            artifacts = [Artifact(*row) for row in connection.execute(schema.artifacts.select())]
         assert (answers, replies) == (all_of(Answer, a_run("r1")), all_of(Reply, a_run("r1")))
+        assert artifacts == all_of(Artifact, a_run("r1"))
         assert differences(database) == []
         assert guards_in(database) == guards_needed(dialect)
 
 
-SINCE = {"scopes", "seals", "seal_tiles", "log_entries", "checkpoints", "anchor_receipts"}
+SINCE = {"scopes", "reviews", "seals", "seal_tiles", "log_entries", "checkpoints", "anchor_receipts"}
 BEFORE_SCOPES = SimpleNamespace(sorted_tables=[table for table in metadata.sorted_tables if table.name not in SINCE])
 
 
@@ -245,7 +249,7 @@ def test_rows_that_had_no_scope_get_one_each_and_their_runs_one_together(
     empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = Path(migrations.__file__).parent
-    without = shutil.copytree(ours, tmp_path / "before", ignore=shutil.ignore_patterns("000[7-9]_*"))
+    without = shutil.copytree(ours, tmp_path / "before", ignore=shutil.ignore_patterns("000[7-9]_*", "001?_*"))
     with monkeypatch.context() as older:
         older.setattr(migrations, "__file__", str(without / "__init__.py"))
         older.setattr(guards, "metadata", BEFORE_SCOPES)

@@ -14,10 +14,10 @@ import sqlalchemy as sa
 
 from elspeth_dagster.core.canonical import sha256
 from elspeth_dagster.core.errors import ErasedError, LandscapeError
-from elspeth_dagster.landscape import payloads, schema
+from elspeth_dagster.landscape import payloads, schema, scopes
 from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.ledger import Landscape
-from elspeth_dagster.landscape.records import Payload, Run
+from elspeth_dagster.landscape.records import Dictionary, Payload, Run
 from elspeth_dagster.landscape.words import Encoding
 from elspeth_dagster.landscape.writing import insert
 from elspeth_dagster_tests.landscape.processes import ROUNDS, SAME, write_in_any_order
@@ -157,3 +157,16 @@ def test_as_many_payloads_are_read_as_fit_and_are_sound(database: Database) -> N
         assert payloads.read_those_that_fit(connection, refs, 300) == {one.ref: one.data() for one in (first, second)}
         assert payloads.read_those_that_fit(connection, refs, 199) == {first.ref: first.data()}
         assert payloads.read_those_that_fit(connection, [], 300) == {}
+
+
+def test_a_payload_leans_on_a_dictionary_only_where_that_makes_it_smaller(landscape: Landscape) -> None:
+    scope = scopes.of_rows(landscape, "a", ["R1"])["R1"]
+    made = {data: Payload.of(data, scope) for data in (TEXT, TEXT + NOISE, NOISE, b"x")}
+    dictionary = Dictionary(made[TEXT].ref, TEXT)
+    landscape.write(made[TEXT])
+    landscape.write(*(payload.leaning_on(dictionary) for payload in made.values()))
+    refs = {payload.ref: data for data, payload in made.items()}
+    with landscape.read() as connection:
+        leaning = {refs[payload.ref] for payload in recorded(connection, Payload) if payload.dictionary_ref}
+        assert payloads.read_many(connection, refs) == refs
+    assert leaning == {TEXT + NOISE}

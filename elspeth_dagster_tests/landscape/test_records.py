@@ -27,6 +27,7 @@ from elspeth_dagster.landscape.records import (
     NodeState,
     Payload,
     Reply,
+    Review,
     Run,
     Scope,
     Seal,
@@ -34,7 +35,7 @@ from elspeth_dagster.landscape.records import (
     Token,
 )
 from elspeth_dagster.landscape.schema import metadata
-from elspeth_dagster.landscape.words import AnswerStatus, ReplyOutcome, TokenKind
+from elspeth_dagster.landscape.words import AnswerStatus, ReplyOutcome, TokenKind, Verdict
 from elspeth_dagster.landscape.writing import insert
 from elspeth_dagster_tests.landscape.sample import RECORDS, a_run, an_open_run, only, parents_of, raw, raw_insert
 
@@ -79,6 +80,7 @@ def test_every_vocabulary_is_used_and_has_no_word_twice() -> None:
 IN_KEEPING: dict[str, dict[str, object]] = {
     "tokens.kind": {"row_id": None},
     "replies.outcome": {"error_class": "timeout"},
+    "reviews.verdict": {"values_ref": None},
 }
 
 
@@ -119,7 +121,7 @@ def test_the_sample_itself_is_taken(refusals: Refusals) -> None:
 
 
 def test_an_unknown_word_is_refused_by_the_database(refusals: Refusals) -> None:
-    assert len(WORDS) == 12
+    assert len(WORDS) == 13
     for column in WORDS:
         for unknown in ("", "COMPLETED", "completed ", "quarantined"):
             said = refusals.of(sample_of(column), **{column.name: unknown}, **IN_KEEPING.get(str(column), {}))
@@ -162,6 +164,11 @@ IMPOSSIBLE: list[tuple[type[Fact], dict[str, object], str]] = [
     (Scope, {"naming_key": b"short"}, "key_is_whole_or_gone"),
     (Scope, {"scope_id": 0}, "fits_a_name"),
     (Scope, {"scope_id": 2**40}, "fits_a_name"),
+    (Review, {"number": 0}, "number_from_one"),
+    (Review, {"values_ref": None}, "correction_has_values"),
+    (Review, {"verdict": Verdict.AGREE}, "correction_has_values"),
+    (Review, {"verdict": Verdict.REJECT, "values_ref": None, "reason": None}, "rejection_has_reason"),
+    (Review, {"file_hash": b"short"}, "file_hash_is_sha256"),
     (Artifact, {"content_hash": b"\0" * 33}, "content_hash_is_sha256"),
     (Seal, {"root": b"\0" * 31}, "root_is_sha256"),
     (SealTile, {"hashes": b""}, "hashes_are_whole"),

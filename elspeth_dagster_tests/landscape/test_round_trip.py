@@ -23,11 +23,12 @@ from elspeth_dagster.landscape.records import (
     NodeState,
     Payload,
     Reply,
+    Review,
     Run,
     Scope,
     SealTile,
 )
-from elspeth_dagster.landscape.words import AnswerStatus, ReplyOutcome
+from elspeth_dagster.landscape.words import AnswerStatus, ReplyOutcome, Verdict
 from elspeth_dagster.landscape.writing import insert
 from elspeth_dagster_tests.landscape.sample import a_run, only, parents_of, recorded
 
@@ -100,6 +101,13 @@ def consistent(fact: Fact) -> Fact:
         case Answer():
             refused = fact.status is AnswerStatus.REFUSED
             nearest = fact._replace(reason=fact.reason or "" if refused else None)
+        case Review():
+            corrects = fact.verdict is Verdict.CORRECT
+            nearest = fact._replace(
+                number=max(1, fact.number),
+                reason=fact.reason or "" if fact.verdict is Verdict.REJECT else fact.reason,
+                values_ref=fact.values_ref if corrects else None,
+            )
         case _:
             nearest = fact
     return nearest

@@ -46,10 +46,10 @@ def test_admitting_goes_on_where_it_broke_off(begun: Landscape, monkeypatch: pyt
     monkeypatch.setattr(admitting, "RECORDS_AT_ONCE", 3)
     assert until(begun) == 0
     with pytest.raises(SourceError):
-        admitting.admit(begun, "r1", "a", NODE, None, source(breaks_at=4))
+        admitting.admit(begun, "r1", "a", NODE, source(breaks_at=4))
     assert until(begun) == 3
     for _ in range(2):
-        assert admitting.admit(begun, "r1", "a", NODE, None, source()) == (5, 2)
+        assert admitting.admit(begun, "r1", "a", NODE, source()) == (5, 2)
         assert until(begun) == 7
     keys = [row.row.row_key for page in rows.in_source_order(begun, "r1", NODE, 2) for row in page]
     assert keys == ["R0", "R1", "R3", "R4", "R6"]

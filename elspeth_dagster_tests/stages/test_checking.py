@@ -15,9 +15,19 @@ from elspeth_dagster.stages.checking import check, named_files, problems
 from elspeth_dagster.stages.checking_files import FileContent
 from elspeth_dagster.stages.merging import merge
 from elspeth_dagster.stages.querying import questions
+from elspeth_dagster.stages.reviewing import review_columns
 from elspeth_dagster.stages.tabling import answers_schema, failures_schema, results_schema
 from elspeth_dagster_tests.stages.declared import FILES, NOTHING, QUERY, assessment, changed, spec
 
+COLUMNS = {"id": "str", "region": "str", "cs1_text": "str", "cs2_text": "str"}
+INBOX: dict[str, Any] = {"inbox": "data/inbox/*.csv", "key": ["id"], "columns": COLUMNS}
+TAKEN: dict[str, Any] = {"partitions": {"dynamic": "arrivals"}, "sensor": {"max_age_seconds": 60}}
+ONE_RUN: dict[str, Any] = {
+    "backfill": "single_run",
+    "partitions": {"static": ["north"]},
+    "source.path": "data/{partition}.csv",
+}
+PAIRS: dict[str, Any] = {"multi": {"region": {"static": ["north"]}, "date": {"daily": "2026-01-01"}}}
 NO_PRODUCT: dict[str, Any] = {"case_studies": [], "criteria": [], "prompt": {}, "answer": {}, "queries": [QUERY]}
 
 
@@ -49,6 +59,9 @@ def check_only(told: list[tuple[KeyPath, str]], key: str, words: str) -> None:
             }
         },
         {"partitions": {"daily": "2026-01-01"}, "source.path": "data/{partition}.csv"},
+        {"partitions": PAIRS, "source.path": "data/{date}/{region}.csv", "source.missing": "skip", "sensor": {}},
+        {"partitions": PAIRS, "source.path": "data/{partition}.csv"},
+        {"source": INBOX, **TAKEN, "sensor.files": 9, "sensor.marker": ".done"},
         {"aggregate": {"group_by": ["region"], "when": "row.region == 'north' and row['id'] > '7'"}},
         {**NO_PRODUCT, "queries.0.system": "system.j2"},
         {
@@ -135,6 +148,16 @@ def test_two_products_can_make_the_same_question_key() -> None:
             "source.columns.cs2_clarity_reason",
             "why question `cs2_clarity`",
         ),
+        (
+            {"review": True, "answer.verdict": {"type": "string"}},
+            "answer.verdict",
+            "what reviewers say. Rename it here.",
+        ),
+        (
+            {"review": True, "source.columns.cs1_depth_score_reviewed": "int"},
+            "source.columns.cs1_depth_score_reviewed",
+            "With `review`, `results` says in a column `cs1_depth_score_reviewed`",
+        ),
         ({"answer.status": {"type": "string"}}, "answer.status", "`answers` has a column `status` of its own"),
         ({"answer.question": {"type": "string"}}, "answer.question", "column `question`"),
         ({"answer.id": {"type": "string"}}, "answer.id", "key column `id`"),
@@ -188,6 +211,38 @@ def test_columns_that_are_not_declared_are_refused(changes: dict[str, Any], key:
     [
         ({"source.path": "data/{partition}.csv"}, "source.path", "without `partitions`"),
         ({"partitions": {"daily": "2026-01-01"}}, "source.path", "the same file"),
+        ({"partitions": PAIRS, "source.path": "data/{date}.csv"}, "source.path", "Every region would read the same"),
+        (
+            {"partitions": PAIRS, "source.path": "{date}{region}{site}.csv"},
+            "source.path",
+            "`{partition}`, `{date}` and ",
+        ),
+        (
+            {
+                "partitions": {"multi": {"a": {"static": ["x", "y|z"]}, "b": {"dynamic": "b"}}},
+                "source.path": "{a}{b}.csv",
+            },
+            "partitions.multi.a.static.1",
+            "can't name a file",
+        ),
+        ({"source": INBOX | {"inbox": "data/*/a.csv"}, **TAKEN}, "source.inbox", "in its last part"),
+        ({"source": INBOX | {"inbox": "data/{partition}*.csv"}, **TAKEN}, "source.inbox", "Take `{…}` out"),
+        ({"source": INBOX | {"inbox": "s3://a:b@c/*.csv"}, **TAKEN}, "source.inbox", "password"),
+        ({"source": INBOX, **TAKEN, "partitions": {"static": ["a"]}}, "source.inbox", "`partitions: {dynamic: …}`"),
+        ({"source": INBOX, **TAKEN, "sensor": {"files": 9}}, "source.inbox", "`sensor: {max_age_seconds: …}`"),
+        ({"source": INBOX, "partitions": {"dynamic": "a"}}, "source.inbox", "Nothing would take the files"),
+        (
+            {"source": INBOX, **TAKEN, "sensor": {"max_age_seconds": 9, "changed": "ask"}},
+            "sensor.changed",
+            "is taken once",
+        ),
+        ({"backfill": "single_run"}, "backfill", "Declare `partitions`, or take it out"),
+        ({**ONE_RUN, "source.path": NOTHING, "source.asset": "a/b"}, "backfill", "`source.asset` has none"),
+        ({"source": INBOX, **TAKEN, "backfill": "single_run"}, "backfill", "`source.inbox` has none"),
+        ({**ONE_RUN, "source.missing": "skip"}, "backfill", "`source.missing: skip`"),
+        ({"sensor": {"files": 9}}, "sensor.files", "goes with `source.inbox`"),
+        ({"sensor": {"max_age_seconds": 9}}, "sensor.max_age_seconds", "goes with `source.inbox`"),
+        ({"source": INBOX | {"inbox": None, "asset": "a/b"}, "sensor": {}}, "sensor", "the source is an asset"),
         ({"source.path": "data/{day}.csv"}, "source.path", "`{day}` stands for nothing"),
         ({"source.path": "sftp://me:secret@host/rows.csv"}, "source.path", "password"),
         ({"source.path": NOTHING, "source.asset": "team//table"}, "source.asset", "blank"),
@@ -433,6 +488,17 @@ def test_a_template_has_the_same_text_whatever_ends_its_lines() -> None:
         ({"partitions": {"daily": "2026-01-01", "static": ["a"]}}, "exactly one of"),
         ({"partitions": {"daily": "2026-01-02", "until": "2026-01-01"}}, "not before its first"),
         ({"partitions": {"static": ["a"], "until": "2026-01-01"}}, "last day of `daily`"),
+        ({"partitions": {"multi": {"date": {"daily": "2026-01-01"}}}}, "by two dimensions at once, not by 1"),
+        ({"partitions": {"multi": {"a b": {"static": ["x"]}, "c": {"dynamic": "c"}}}}, "start with a letter"),
+        ({"partitions": {"multi": {"partition": {"static": ["x"]}, "c": {"dynamic": "c"}}}}, "another name"),
+        ({"partitions": {"multi": {key: {"daily": "2026-01-01"} for key in "ab"}}}, "at most one dimension is `daily`"),
+        ({"partitions": {"multi": {"a": {"multi": {}}, "b": {"static": ["x"]}}}}, "Extra inputs"),
+        ({"partitions": {"multi": PAIRS["multi"], "dynamic": "a"}}, "exactly one of"),
+        ({"source.inbox": "data/*.csv"}, "give either `path`, `asset` or `inbox`"),
+        ({"source": INBOX | {"inbox": "data/*"}}, "give `format`"),
+        ({"source": INBOX | {"inbox": None, "asset": "a", "missing": "skip"}}, "an asset has no file"),
+        ({"sensor": {"marker": ".done", "settled_seconds": 10}}, "complete at once"),
+        ({"sensor": {"marker": "/done"}}, "can't hold '/'"),
         ({"rows_per_step": 0}, "greater than or equal to 1"),
         ({"answer.score.minimum": 0.5}, "whole numbers"),
         ({"answer.score.minimum": float("-inf")}, "greater than or equal to"),
@@ -453,12 +519,17 @@ def test_what_a_single_part_can_tell_is_refused_by_its_model(changes: dict[str, 
 
 short = st.text("ab_", min_size=1, max_size=4).map(lambda text: f"c{text}")
 names = st.lists(short, min_size=1, max_size=3, unique=True)
-fields = st.lists(short | st.sampled_from(["status", "id", "reason"]), min_size=1, max_size=2, unique=True)
+fields = st.lists(short | st.sampled_from(["status", "id", "reason", "verdict"]), min_size=1, max_size=2, unique=True)
 
 
-@given(names, names, names, fields, st.lists(short, max_size=4, unique=True))
+@given(names, names, names, fields, st.lists(short, max_size=4, unique=True), st.booleans())
 def test_whatever_is_accepted_has_tables_without_a_column_twice(
-    case_studies: list[str], criteria: list[str], queries: list[str], answer: list[str], columns: list[str]
+    case_studies: list[str],
+    criteria: list[str],
+    queries: list[str],
+    answer: list[str],
+    columns: list[str],
+    review: bool,
 ) -> None:
     declared = spec(
         {
@@ -467,6 +538,7 @@ def test_whatever_is_accepted_has_tables_without_a_column_twice(
             "criteria": [{"name": name, "code": "CLEAR"} for name in criteria],
             "queries": [{**QUERY, "name": name, "inputs": {"text": "text"}} for name in queries],
             "answer": {name: {"type": "string"} for name in answer},
+            "review": review,
         }
     )
     checked = check(declared, {name: FILES[name] for name in named_files(declared)})
@@ -474,7 +546,8 @@ def test_whatever_is_accepted_has_tables_without_a_column_twice(
         return
     asked = questions(checked.assessment)
     cells = [question.column(name) for question in asked for name in question.fields]
-    assert results_schema(declared, asked).names == [*declared.source.columns, *cells]
+    reviewed = [column for question in asked for column in review_columns(question) if review]
+    assert results_schema(declared, asked).names == [*declared.source.columns, *cells, *reviewed]
     assert set(merge(asked, {}, {}, "keep_partial").cells) == set(cells)
     for schema in (results_schema, answers_schema, failures_schema):
         columns_of_table = schema(declared, asked).names

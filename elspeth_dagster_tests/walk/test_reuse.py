@@ -2,17 +2,23 @@
 
 import os
 import signal
+from contextlib import closing
 from typing import Any
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 
-from elspeth_dagster.landscape import runs
-from elspeth_dagster.landscape.ledger import Landscape
+from elspeth_dagster.core.canonical import sha256
+from elspeth_dagster.landscape import guards, runs
+from elspeth_dagster.landscape.database import Database
+from elspeth_dagster.landscape.ledger import Landscape, insert
 from elspeth_dagster.landscape.records import Edge, Node, Payload, Run
+from elspeth_dagster.landscape.schema import calls
 from elspeth_dagster_tests.fault_server import FaultServer
 from elspeth_dagster_tests.landscape.sample import a_run, all_of, only
-from elspeth_dagster_tests.project import ATTRIBUTES, Project, rows_of_texts
+from elspeth_dagster_tests.landscape.test_only_growing import drop_triggers
+from elspeth_dagster_tests.project import ATTRIBUTES, Project, bodies, rows_of_texts
 
 CALLS = "SELECT count(*) FROM calls"
 MADE_BY = (
@@ -237,6 +243,30 @@ def test_two_rows_with_the_same_text_are_two_questions(sqlite_project: Project, 
     assert server.stats()["received"] == 0
     by_row = "SELECT count(DISTINCT call_id) FROM answers"
     assert sqlite_project.fact(by_row) == 8
+
+
+@pytest.mark.parametrize("launch", [{"reuse": "lineage"}, {"reuse": "landscape"}, {"mode": "replay"}])
+def test_what_was_recorded_before_names_had_scopes_is_found_by_its_plain_names(
+    project: Project, server: FaultServer, launch: dict[str, str]
+) -> None:
+    a_completed_run(project, server, structured_output="none")
+    name_plainly(project)
+    assert project.run(**launch).success
+    assert server.stats()["received"] == 0
+
+
+def name_plainly(project: Project) -> None:
+    """Give requests and questions the names that they had. Without structured output a question's form is null."""
+    asked = bodies(project, sa.select(calls.c.call_id, calls.c.request_ref))
+    with closing(Database.open(project.landscape_url)) as database:
+        drop_triggers(database, "no_")
+        with database.write() as connection:
+            insert(connection, map(Payload.of, asked.values()))
+            for call_id, body in asked.items():
+                question = body.removesuffix(b"}") + b',"response_format":null}'
+                plain = {"request_ref": sha256(body), "question_hash": sha256(question)}
+                connection.execute(calls.update().where(calls.c.call_id == call_id).values(**plain))
+            guards.install(connection)
 
 
 def kill_with_a_call_in_flight(project: Project, server: FaultServer) -> list[dict[str, Any]]:

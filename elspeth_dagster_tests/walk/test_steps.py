@@ -68,6 +68,20 @@ def test_a_killed_steps_next_attempt_closes_it_and_goes_on(project: Project, ser
     assert len(project.table("results")) == 1
 
 
+@pytest.mark.parametrize("job", ["trial_job", "retrying_job"])
+def test_an_automatic_retry_would_walk_from_the_start_however_the_run_was_launched(
+    sqlite_project: Project, job: str
+) -> None:
+    sqlite_project.declare()
+    sqlite_project.write_rows(rows_of_texts(1))
+    with (sqlite_project.folder / "trial" / "definitions.py").open("a") as file:
+        file.write(RETRYING)
+    run_id = sqlite_project.run(job).run_id
+    with sqlite_project.in_env(), dg.DagsterInstance.get() as instance:
+        run = instance.get_run_by_id(run_id)
+    assert run is not None and run.tags["dagster/retry_strategy"] == "FROM_ASSET_FAILURE"
+
+
 def test_a_step_re_executed_without_those_before_it_is_told_what_to_do(sqlite_project: Project) -> None:
     sqlite_project.declare()
     sqlite_project.write_rows(rows_of_texts(1))
