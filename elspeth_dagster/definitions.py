@@ -28,9 +28,9 @@ def resources_from_env() -> dict[str, Any]:
     return {
         "landscape": LandscapeResource(
             url=_secret("ELSPETH_LANDSCAPE_URL", settings.landscape_url),
+            explorer_url=settings.explorer_url,
             signing_key=_secret("ELSPETH_SIGNING_KEY", None),
             anchors=_secret("ELSPETH_ANCHORS", None),
-            explorer_url=settings.explorer_url,
         ),
         "llm": LLMResource(
             provider=settings.provider,

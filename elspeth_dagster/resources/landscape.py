@@ -60,7 +60,7 @@ class LandscapeResource(dg.ConfigurableResource[Landscape]):
     @contextlib.contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Landscape, None, None]:
         signer, anchors = load_signer(self.signing_key), read_anchors(self.anchors)
-        makes_one = context.run is not None or _makes_one.get()
-        with Landscape.open(self.url, create=makes_one, signer=signer, anchors=anchors) as landscape:
+        create = context.run is not None or _makes_one.get()
+        with Landscape.open(self.url, create=create, signer=signer, anchors=anchors) as landscape:
             landscape.explorer_url = self.explorer_url
             yield landscape
