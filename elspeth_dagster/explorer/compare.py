@@ -66,7 +66,7 @@ def _compared(connection: sa.Connection, request: Request, wish: Wish, other: Gr
     every_row = dataclasses.replace(wish.choice, differs_from=None)
     key = "contrast", wish.grid, other, every_row
     tally = request.app.state.counting.go_on(
-        connection, key, lambda: ContrastTally(wish.grid, other, every_row), wish.deadline(0.6)
+        connection, key, lambda: ContrastTally(wish.grid, other, every_row), wish.deadline(0.4)
     )
     rest = wish.deadline(0.2)
     order = leafing.order_of(connection, wish.grid, wish.choice, rest)

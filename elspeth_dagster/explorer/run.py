@@ -44,17 +44,18 @@ def page(request: Request) -> Response:
 
 
 def _overview(connection: sa.Connection, run: Run, memory: Memory) -> dict[str, Any]:
-    line = browsing.line_of_run(connection, run.run_id, memory)
-    is_over = line.status is not None
-    lines = memory.of("costs", run.run_id, lambda: costs.costs(connection, run.run_id), is_over=is_over)
+    end = runs.end_of(connection, run.run_id)
+    lines = memory.of("costs", run.run_id, lambda: costs.costs(connection, run.run_id), is_over=end is not None)
+    total = costs.total(lines)
+    line = browsing.line_of_run(connection, run.run_id, memory, total)
     return {
         "run": line,
-        "end": runs.end_of(connection, run.run_id),
+        "end": end,
         "took": (line.ended_at or now()) - run.started_at,
         "progress": surveying.progress(connection, run.run_id) if line.status is None else None,
         "assessments": surveying.assessments_of(connection, run.run_id),
         "costs": lines,
-        "total": costs.total(lines),
+        "total": total,
         "steps": [(step, _length(step.started_at, step.ended_at)) for step in surveying.steps(connection, run.run_id)],
         "refusals": surveying.refusals(connection, run.run_id),
     }

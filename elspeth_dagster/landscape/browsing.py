@@ -11,10 +11,11 @@ known price are counted apart.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -37,6 +38,7 @@ from elspeth_dagster.landscape.schema import (
 from elspeth_dagster.landscape.words import Mode, Outcome, RunStatus, TokenKind
 
 COUNTS = "counts"
+SPENT = ("calls", "unpriced_calls", "cost_nanousd")
 FATES = (Outcome.ASSESSED, Outcome.PARTIAL, Outcome.FAILED, Outcome.INTERRUPTED)
 
 
@@ -173,7 +175,16 @@ def _cut(chosen: sa.Subquery, order: Order, after: After | None) -> sa.Select[An
     return select.where(place > there if rising else place < there)
 
 
-def _lines(connection: sa.Connection, run_ids: Sequence[str], memory: Memory) -> list[RunLine]:
+Spent = Mapping[str, Mapping[str, int | None]]
+"""What runs spent, by run: the total of their costs."""
+
+
+def _lines(
+    connection: sa.Connection,
+    run_ids: Sequence[str],
+    memory: Memory,
+    spent: Spent = MappingProxyType({}),
+) -> list[RunLine]:
     begun = sa.select(*runs.c, *run_ends.c).outerjoin(run_ends, run_ends.c.run_id == runs.c.run_id)
     width = len(Run._fields)
     found = {
@@ -181,16 +192,18 @@ def _lines(connection: sa.Connection, run_ids: Sequence[str], memory: Memory) ->
         for row in connection.execute(begun.where(runs.c.run_id.in_(run_ids)))
     }
     known = {run_id: memory.recall(COUNTS, run_id) for run_id in run_ids}
-    counted = {**known, **_counts(connection, [run_id for run_id, counts in known.items() if counts is None])}
+    counted = {**known, **_counts(connection, [run_id for run_id, counts in known.items() if counts is None], spent)}
     for run_id, (_, end) in found.items():
         if end is not None:
             memory.keep(COUNTS, run_id, counted[run_id])
     return [_run_line(*found[run_id], counted[run_id]) for run_id in run_ids]
 
 
-def line_of_run(connection: sa.Connection, run_id: str, memory: Memory | None = None) -> RunLine:
-    """A run with its counts."""
-    [line] = _lines(connection, [run_id], memory or Memory())
+def line_of_run(
+    connection: sa.Connection, run_id: str, memory: Memory | None = None, spent: Mapping[str, int | None] | None = None
+) -> RunLine:
+    """A run with its counts; `spent` has those of its calls, where somebody has added them up already."""
+    [line] = _lines(connection, [run_id], memory or Memory(), {} if spent is None else {run_id: spent})
     return line
 
 
@@ -212,7 +225,7 @@ def _run_line(run: Run, end: RunEnd | None, counted: dict[str, int | None]) -> R
     )
 
 
-def _counts(connection: sa.Connection, run_ids: Sequence[str]) -> dict[str, dict[str, int | None]]:
+def _counts(connection: sa.Connection, run_ids: Sequence[str], spent: Spent) -> dict[str, dict[str, int | None]]:
     """The numbers of a RunLine, by run."""
     if not run_ids:
         return {}
@@ -223,7 +236,9 @@ def _counts(connection: sa.Connection, run_ids: Sequence[str]) -> dict[str, dict
             counted[run_id][name] = number
     for run_id, outcome, number in connection.execute(_fates_per_run(run_ids)):
         counted[run_id][Outcome(outcome).value] = number
-    for run_id, number, unpriced, cost in connection.execute(_spent_per_run(run_ids)):
+    for run_id in set(run_ids) & set(spent):
+        counted[run_id].update({name: spent[run_id][name] for name in SPENT})
+    for run_id, number, unpriced, cost in connection.execute(_spent_per_run(sorted(set(run_ids) - set(spent)))):
         counted[run_id].update(calls=number, unpriced_calls=int(unpriced), cost_nanousd=whole(cost))
     return counted
 

@@ -541,7 +541,7 @@ def _artifacts(
         .order_by(artifacts.c.written_at, artifacts.c.asset_key)
     )
     found = [Artifact(*row) for row in connection.execute(written)]
-    of_partitions = (artifact for artifact in found if artifact.partition_key in partitions)
+    of_partitions = (artifact for artifact in found if artifact.partition_key in {None, *partitions})
     return tuple(artifact for artifact in of_partitions if artifact.asset_key.rpartition("/")[2] in carriers)
 
 

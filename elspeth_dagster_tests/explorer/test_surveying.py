@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from elspeth_dagster.core.errors import NotOnRecordError
-from elspeth_dagster.landscape import browsing, runs, surveying
+from elspeth_dagster.landscape import browsing, costs, runs, surveying
 from elspeth_dagster.landscape.browsing import Going, Order, Wanted
 from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.explaining import explain_record
@@ -86,6 +86,12 @@ def test_the_counts_of_a_run_are_remembered_once_it_is_over(landscape: Landscape
     runs.end(landscape, "going", RunStatus.FAILED, "over")
     assert calls() == calls() == before + 1
     assert asked and not any("calls" in query for query in asked)
+
+
+def test_a_run_is_told_alike_with_its_calls_added_up_before(connection: sa.Connection, explored: Explored) -> None:
+    for run_id in (explored.trial, explored.again, "going"):
+        total = costs.total(costs.costs(connection, run_id))
+        assert browsing.line_of_run(connection, run_id, spent=total) == browsing.line_of_run(connection, run_id)
 
 
 def test_no_more_is_remembered_than_there_is_room_for() -> None:

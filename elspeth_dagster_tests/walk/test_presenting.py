@@ -309,7 +309,7 @@ def test_an_answer_that_is_not_as_declared_is_found(
 
 
 def test_a_table_that_is_gone_is_told(watched: Watched, forger: Forger) -> None:
-    forger.does("UPDATE artifacts SET uri = '/nowhere.parquet' WHERE run_id = :run")
+    forger.does("UPDATE artifacts SET uri = '/nowhere' || uri WHERE run_id = :run")
     assert forger.audit.within_bounds().told == (
         "The table results that this run wrote is not there any more, or can't be read."
     )
