@@ -408,7 +408,8 @@ def test_all_of_it_is_told_with_either_database(project: Project, server: FaultS
     project.write_rows(rows_of_texts(3))
     run = project.run(reuse="none")
     assert {one.check_name: one.passed for one in run.get_asset_check_evaluations()} == {
-        **{"accounted": True, "linked": True, "within_bounds": True, "drift": True, "failure_rate": False}
+        **{"accounted": True, "linked": True, "within_bounds": True, "drift": True, "failure_rate": False},
+        "verified": True,
     }
     made = {event.asset_key.path[-1]: event.materialization for event in run.get_asset_materialization_events()}  # type: ignore[union-attr]
     facts = {name: value.value for name, value in made["results"].metadata.items()}
