@@ -209,7 +209,7 @@ def test_a_column_stems_from_what_its_question_is_asked_about(watched: Watched) 
 
 def test_each_run_is_checked_and_each_check_says_what_it_found(watched: Watched) -> None:
     good, bad = watched.checks(DAYS[2]), watched.checks(DAYS[0])
-    assert sorted(good) == ["accounted", "drift", "failure_rate", "linked", "within_bounds"]
+    assert sorted(good) == ["accounted", "drift", "failure_rate", "linked", "verified", "within_bounds"]
     assert [name for name, check in good.items() if not check.passed] == []
     assert {name: check.passed for name, check in bad.items() if not check.passed} == {"failure_rate": False}
     assert bad["failure_rate"].description == "4 of 12 rows are without all their answers; 5.0% may be."
