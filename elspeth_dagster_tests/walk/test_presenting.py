@@ -209,7 +209,7 @@ def test_a_column_stems_from_what_its_question_is_asked_about(watched: Watched) 
 
 def test_each_run_is_checked_and_each_check_says_what_it_found(watched: Watched) -> None:
     good, bad = watched.checks(DAYS[2]), watched.checks(DAYS[0])
-    assert sorted(good) == ["accounted", "drift", "failure_rate", "linked", "within_bounds"]
+    assert sorted(good) == ["accounted", "drift", "failure_rate", "linked", "verified", "within_bounds"]
     assert [name for name, check in good.items() if not check.passed] == []
     assert {name: check.passed for name, check in bad.items() if not check.passed} == {"failure_rate": False}
     assert bad["failure_rate"].description == "4 of 12 rows are without all their answers; 5.0% may be."
@@ -408,7 +408,8 @@ def test_all_of_it_is_told_with_either_database(project: Project, server: FaultS
     project.write_rows(rows_of_texts(3))
     run = project.run(reuse="none")
     assert {one.check_name: one.passed for one in run.get_asset_check_evaluations()} == {
-        **{"accounted": True, "linked": True, "within_bounds": True, "drift": True, "failure_rate": False}
+        **{"accounted": True, "linked": True, "within_bounds": True, "drift": True, "failure_rate": False},
+        "verified": True,
     }
     made = {event.asset_key.path[-1]: event.materialization for event in run.get_asset_materialization_events()}  # type: ignore[union-attr]
     facts = {name: value.value for name, value in made["results"].metadata.items()}

@@ -47,8 +47,8 @@ def test_a_run_is_sealed_anchored_and_verified_and_its_re_execution_names_its_ro
     kinds = [fact["kind"] for fact in project.facts("SELECT kind FROM log_entries ORDER BY log_index")]
     assert kinds[:3] == ["begin", "key", "run_start"] and kinds.count("run_seal") == len(seals)
     assert len(held(kept.anchor)) >= 2
-    [check] = second.get_asset_check_evaluations()
-    assert (check.check_name, check.passed) == ("verified", True)
+    [check] = [one for one in second.get_asset_check_evaluations() if one.check_name == "verified"]
+    assert check.passed, check.metadata
     told = CliRunner().invoke(
         main, ["verify", "--all", "--landscape", project.landscape_url, "--key", kept.verifier.vkey]
     )
