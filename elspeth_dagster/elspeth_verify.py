@@ -760,7 +760,7 @@ class Registered:
             "size": seal.size,
             "root": base64.b64encode(seal.root).decode(),
             "status": seal.status,
-            "note_sha256": "sha256:" + hashlib.sha256(note.encode()).hexdigest(),
+            "note_sha256": hashlib.sha256(note.encode()).hexdigest(),
         }
         _compare(seals[0], said, f"the log's seal of run {seal.run_id}", findings)
         if not starts:

@@ -8,18 +8,22 @@ log's entries about it. No data of another row is in it.
 from __future__ import annotations
 
 import json
+import os
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
 
 import sqlalchemy as sa
 
 from elspeth_dagster.core.canonical import KEYED, Json, canonical_json
-from elspeth_dagster.core.errors import ErasedError, NotOnRecordError
+from elspeth_dagster.core.errors import ErasedError, NotOnRecordError, SettingsError
 from elspeth_dagster.landscape import logged, payloads, row_records, schema, sealed_records, sealing
 from elspeth_dagster.landscape.columns import Ref
 from elspeth_dagster.landscape.explaining import find_rows, find_run, not_on_record
 from elspeth_dagster.landscape.ledger import Landscape
-from elspeth_dagster.landscape.record_bytes import SEALED, Record
+from elspeth_dagster.landscape.record_bytes import Record
 from elspeth_dagster.landscape.records import Node, Row, Run, Seal
 
 FORMAT = "elspeth-proof v1"
@@ -40,6 +44,24 @@ def prove(landscape: Landscape, run_id: str, row_key: str, *, assessment: str | 
             named = ", ".join(sorted(node.assessment for node, *_ in found))
             raise NotOnRecordError(f"several assessments of run {run.run_id} have a row {row_key!r}: {named}; name one")
         return canonical_json(_proof(connection, run, *found[0]))
+
+
+@contextmanager
+def new_file(to: Path) -> Iterator[IO[bytes]]:
+    """A new file that only its owner can read; it goes again where it can't be written whole.
+
+    Raises SettingsError where it is there already, or can't be made.
+    """
+    try:
+        file = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise SettingsError(f"{to} can't be made: {error.strerror}") from None
+    try:
+        with os.fdopen(file, "wb") as opened:
+            yield opened
+    except BaseException:
+        to.unlink()
+        raise
 
 
 def seal_of(connection: sa.Connection, run_id: str) -> Seal:
@@ -65,11 +87,11 @@ def _proof(connection: sa.Connection, run: Run, node: Node, row: Row, token_id: 
         "assessment": node.assessment,
         "row_key": row.row_key,
         "note": seal.note,
-        "records": list(_proven(connection, seal, own)),
+        "records": list(proven_document(connection, seal, own)),
         "payloads": list(_payloads(connection, refs)),
         "scope_keys": _scope_keys(connection, records, refs),
         "earlier": [
-            {"run_id": other, "note": its.note if its else "", "records": list(_proven(connection, its, part))}
+            {"run_id": other, "note": its.note if its else "", "records": list(proven_document(connection, its, part))}
             for other, (its, part) in earlier.items()
         ],
         "log": _log(connection, [run.run_id, *(other for other, (its, _) in earlier.items() if its)]),
@@ -87,13 +109,15 @@ def _earlier(connection: sa.Connection, run_id: str, token_id: str) -> dict[str,
     }
 
 
-def _proven(connection: sa.Connection, seal: Seal | None, records: Iterable[Record]) -> Iterator[dict[str, Json]]:
+def proven_document(
+    connection: sa.Connection, seal: Seal | None, records: Iterable[Record]
+) -> Iterator[dict[str, Json]]:
+    """Records that come in the order of the tree, as files have them, with their proofs; without a seal without."""
     if seal is None:
         yield from (_document(record, None, []) for record in records)
         return
-    in_order = sorted(records, key=lambda record: SEALED.index(record.table))
-    for record, index, proof in sealed_records.prove(connection, seal, in_order):
-        yield _document(record, index, proof)
+    for record, place, proof in sealed_records.prove(connection, seal, records):
+        yield _document(record, place, proof)
 
 
 def _document(record: Record, index: int | None, proof: list[bytes]) -> dict[str, Json]:

@@ -24,10 +24,10 @@ PAGE = 500
 
 
 class Proven(NamedTuple):
-    """A record, the index of its leaf, and the hashes that lead from there to the root."""
+    """A record, the place of its leaf, and the hashes that lead from there to the root."""
 
     record: Record
-    index: int
+    place: int
     proof: list[bytes]
 
 
@@ -62,7 +62,7 @@ def payload_columns(table: sa.Table) -> list[str]:
 def payload_names(record: Record) -> list[str]:
     """The payloads that a record names."""
     columns = record.columns()
-    return [written_ref(columns[name]) for name in payload_columns(record.table) if columns[name] is not None]
+    return [str(written_ref(columns[name])) for name in payload_columns(record.table) if columns[name] is not None]
 
 
 def prove(connection: sa.Connection, seal: Seal, records: Iterable[Record]) -> Iterator[Proven]:
