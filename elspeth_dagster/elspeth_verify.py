@@ -606,11 +606,12 @@ Body = Callable[[str | None], bytes | None]
 
 
 class Evidence(NamedTuple):
-    """What was read of a file: the run, the runs that replies were taken from, all records, and payloads' bytes."""
+    """What was read of a file: the run, the runs that replies were taken from and their seals, the payloads' bytes."""
 
     store: Store
     run_id: str
     earlier: list[str]
+    seals: dict[str, str]
     body: Body
     is_proof: bool
 
@@ -793,7 +794,7 @@ def check_proof(document: Any, ring: Ring, findings: Findings) -> Evidence:
     proof = fields(document, PROOF_FIELDS, "the proof")
     store = Store()
     bodies: dict[str, bytes | None] = {}
-    evidence = Evidence(store, proof["run_id"], [], lambda ref: bodies.get(ref or ""), is_proof=True)
+    evidence = Evidence(store, proof["run_id"], [], {}, lambda ref: bodies.get(ref or ""), is_proof=True)
     note = note_of(proof["note"], "the seal")
     seal = seal_of(note, "the seal")
     _believe_rotations(proof["log"], seal.origin, ring, findings)
@@ -862,11 +863,11 @@ def _take_earlier(given: list[Any], ring: Ring, evidence: Evidence, findings: Fi
         if run in [evidence.run_id, *evidence.earlier]:
             raise WrongError(f"{name} is of run {run}, which is there already")
         evidence.earlier.append(run)
-        seal = _seal_of_earlier(run, part["note"], ring, findings)
+        seal = _seal_of_earlier(run, part["note"], ring, evidence, findings)
         _take_records(part["records"], seal, run, f"{name}.records", evidence.store, findings)
 
 
-def _seal_of_earlier(run: str, note: str, ring: Ring, findings: Findings) -> Seal | None:
+def _seal_of_earlier(run: str, note: str, ring: Ring, evidence: Evidence, findings: Findings) -> Seal | None:
     if not note:
         findings.leave(f"the records of run {run}, from which replies were taken: that run has no seal")
         return None
@@ -875,6 +876,7 @@ def _seal_of_earlier(run: str, note: str, ring: Ring, findings: Findings) -> Sea
     seal = seal_of(read, f"the seal of run {run}")
     if seal.run_id != run:
         raise WrongError(f"the seal of an earlier run is of run {seal.run_id}, and not of {run}")
+    evidence.seals[run] = note
     return seal
 
 
@@ -931,9 +933,9 @@ def check_about(evidence: Evidence, row_key: str, assessment: str, findings: Fin
     for table, record in _strangers(evidence, rows[0], assessment):
         findings.note("row", f"{called(table, record)} is not about row {row_key!r}: it was put into the proof")
     for earlier in evidence.earlier:
-        for row in store.all_of(earlier, "rows"):
-            if row["row_key"] != row_key:
-                findings.note("row", f"run {earlier} holds {called('rows', row)}, which has another key")
+        for table, record in _strangers_earlier(evidence, earlier, row_key):
+            what = f"{called(table, record)} of run {earlier}"
+            findings.note("row", f"{what} tells of no reply about row {row_key!r}: it was put into the proof")
 
 
 def _strangers(evidence: Evidence, row: Record, assessment: str) -> Iterator[tuple[str, Record]]:
@@ -962,6 +964,32 @@ def _strangers(evidence: Evidence, row: Record, assessment: str) -> Iterator[tup
         yield from (("tokens", one) for one in store.all_of(run, "tokens") if one["token_id"] in slices)
 
 
+def _strangers_earlier(evidence: Evidence, run: str, row_key: str) -> Iterator[tuple[str, Record]]:
+    """The records of an earlier run that tell of no reply that was taken from there."""
+    store = evidence.store
+    taken = {answer["call_id"] for answer in store.all_of(evidence.run_id, "answers")}
+    calls = [call for call in store.all_of(run, "calls") if call["call_id"] in taken]
+    states = {call["state_id"] for call in calls}
+    tokens = {call["token_id"] for call in calls}
+    rows = {one["row_id"] for one in store.all_of(run, "tokens") if one["token_id"] in tokens}
+    about = [*store.all_of(run, "node_states"), *store.all_of(run, "rows")]
+    nodes = {one["node_id"] for one in about if one.get("state_id") in states or one.get("row_id") in rows}
+    belongs: dict[str, Callable[[Record], bool]] = {
+        "runs": lambda one: True,
+        "nodes": lambda one: one["node_id"] in nodes,
+        "rows": lambda one: one["row_id"] in rows and one["row_key"] == row_key,
+        "tokens": lambda one: one["token_id"] in tokens,
+        "node_states": lambda one: one["state_id"] in states,
+        "calls": lambda one: one["call_id"] in taken,
+        "replies": lambda one: one["call_id"] in taken,
+    }
+    for table in TABLES:
+        is_about = belongs.get(table)
+        for record in store.all_of(run, table):
+            if is_about is None or not is_about(record):
+                yield table, record
+
+
 def _check_run_end(evidence: Evidence, seal: Seal, findings: Findings) -> None:
     end = evidence.store.get(evidence.run_id, "run_ends", evidence.run_id)
     if end is not None and end["status"] != seal.status:
@@ -987,7 +1015,7 @@ def _check_log_of_proof(proof: Record, ring: Ring, evidence: Evidence, findings:
     note = note_of(log["checkpoint"], "the log's checkpoint")
     ring.check(note, "the log's checkpoint", findings)
     checkpoint = checkpoint_of(note, "the log's checkpoint")
-    sealed = {evidence.run_id: proof["note"]} | {part["run_id"]: part["note"] for part in proof["earlier"]}
+    sealed = {evidence.run_id: proof["note"], **evidence.seals}
     registered = Registered(sealed)
     for number, one in enumerate(log["entries"]):
         try:
@@ -995,10 +1023,8 @@ def _check_log_of_proof(proof: Record, ring: Ring, evidence: Evidence, findings:
         except WrongError as error:
             findings.note("log", str(error))
     for run, written in sealed.items():
-        if written:
-            seal = seal_of(note_of(written, f"the seal of run {run}"), f"the seal of run {run}")
-            check_origin(seal, checkpoint, findings)
-            registered.check(seal, written, evidence.store.get(run, "runs", run), findings)
+        check_origin(seal_of(note_of(written, "a seal"), "a seal"), checkpoint, findings)
+        _check_registered(registered, run, written, evidence, findings)
     findings.hold(f"the seal is in the log, which had {checkpoint.size} entries at its checkpoint", since)
 
 
@@ -1200,7 +1226,7 @@ def check_export(box: Box, ring: Ring, held: Checkpoint | None, findings: Findin
     if said != (seal.run_id, seal.size, base64.b64encode(seal.root).decode(), seal.counts):
         findings.note("manifest", "the manifest says another run, size, root or counts than the seal")
     store = Store()
-    evidence = Evidence(store, seal.run_id, [], lambda ref: _body_in(box, store, ref), is_proof=False)
+    evidence = Evidence(store, seal.run_id, [], {}, lambda ref: _body_in(box, store, ref), is_proof=False)
     _take_tables(box, seal, store, findings)
     _take_earlier_lines(box, ring, evidence, findings)
     store.all_read()
@@ -1302,7 +1328,7 @@ def _take_earlier_lines(box: Box, ring: Ring, evidence: Evidence, findings: Find
             fields(value, {"note": str, "run_id": str}, what)
             if value["run_id"] <= max([*evidence.earlier, ""]) or value["run_id"] == evidence.run_id:
                 raise WrongError(f"{what} is of a run out of order")
-            seal = _seal_of_earlier(value["run_id"], value["note"], ring, findings)
+            seal = _seal_of_earlier(value["run_id"], value["note"], ring, evidence, findings)
             evidence.earlier.append(value["run_id"])
         elif not evidence.earlier or type(value) is not dict or value.pop("run_id", None) != evidence.earlier[-1]:
             raise WrongError(f"{what} is of another run than what stands above it")
@@ -1321,7 +1347,7 @@ def _end_of_part(given: list[Any], seal: Seal | None, evidence: Evidence, findin
 
 
 SCOPE_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "assessment": str, "kind": str, "naming_key": str, "ordinal": int, "scope_id": int, "subject": str
+    "assessment": str, "kind": str, "naming_key": str, "scope_id": int, "subject": str
 }  # fmt: skip
 
 
@@ -1330,7 +1356,7 @@ def _take_scope_lines(box: Box, evidence: Evidence, findings: Findings) -> None:
     for number, (_, line) in enumerate(box.lines("scopes.jsonl"), 1):
         what = f"line {number} of scopes.jsonl"
         scope = fields(parsed(line, what), SCOPE_FIELDS, what)
-        if scope["scope_id"] <= last or scope["kind"] not in ("row", "run") or scope["ordinal"] < 1:
+        if scope["scope_id"] <= last or scope["kind"] not in ("row", "run"):
             raise WrongError(f"{what} is no scope, or out of order")
         last, count = scope["scope_id"], count + 1
         store.add_scope(last, scope_bytes(scope["naming_key"], f"scope {last}"), scope)
@@ -1431,7 +1457,7 @@ def _check_log(
     ring.check(note, "the log's checkpoint", findings)
     checkpoint = checkpoint_of(note, "the log's checkpoint")
     check_origin(seal, checkpoint, findings)
-    tree, registered = Growing(), Registered([seal.run_id])
+    tree, registered = Growing(), Registered([seal.run_id, *evidence.seals])
     for index, (_, line) in enumerate(box.lines("log.jsonl")):
         if held is not None and tree.size == held.size:
             _check_held(tree, held, checkpoint, findings)
@@ -1442,7 +1468,17 @@ def _check_log(
     if held is not None and held.size >= tree.size:
         _check_held(tree, held, checkpoint, findings)
     registered.check(seal, written, evidence.store.get(seal.run_id, "runs", seal.run_id), findings)
+    for run, note_of_it in evidence.seals.items():
+        if registered.seals[run]:
+            _check_registered(registered, run, note_of_it, evidence, findings)
+        else:
+            findings.leave(f"whether the seal of run {run} is in the log: it came later than this checkpoint")
     findings.hold(f"the seal is in the log, which had {checkpoint.size} entries at its checkpoint", since)
+
+
+def _check_registered(registered: Registered, run: str, written: str, evidence: Evidence, findings: Findings) -> None:
+    what = f"the seal of run {run}"
+    registered.check(seal_of(note_of(written, what), what), written, evidence.store.get(run, "runs", run), findings)
 
 
 def _check_held(tree: Growing, held: Checkpoint, checkpoint: Checkpoint, findings: Findings) -> None:

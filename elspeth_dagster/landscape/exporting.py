@@ -149,14 +149,16 @@ def _payloads(connection: sa.Connection, run_id: str, scope_ids: set[int]) -> It
     """The payloads that the export's records name, by the bytes of their names; their scopes are noted."""
     for refs in _pages(names(connection, run_id)):
         scope_ids.update(int(ref.split(":")[1]) for ref in refs if ref.startswith(KEYED))
-        left = list(refs)
-        while left:
-            found = payloads.read_those_that_fit(connection, left[:AT_ONCE], BYTES_AT_ONCE)
-            count = next((place for place, ref in enumerate(left) if ref not in found), len(left))
-            yield from (_payload(ref, found[ref]) for ref in left[:count])
-            if count < len(left):  # too large for a page, or it has no bytes
-                yield _payload_alone(connection, left[count])
-            left = left[count + 1 :]
+        found = _those_that_fit(connection, refs)
+        for ref in refs:
+            yield _payload(ref, found[ref]) if ref in found else _payload_alone(connection, ref)
+
+
+def _those_that_fit(connection: sa.Connection, refs: list[str]) -> dict[str, bytes]:
+    try:
+        return payloads.read_those_that_fit(connection, refs, BYTES_AT_ONCE)
+    except ErasedError:  # of one that others lean on
+        return {}
 
 
 def _payload(ref: str, data: bytes) -> bytes:
@@ -224,13 +226,23 @@ def _scopes(connection: sa.Connection, scope_ids: set[int]) -> Iterator[bytes]:
     for some in _pages(sorted(scope_ids)):
         found = connection.execute(schema.scopes.select().where(schema.scopes.c.scope_id.in_(some)))
         for scope in sorted(Scope(*row) for row in found):
-            yield canonical_json({**scope._asdict(), "kind": scope.kind.value, "naming_key": scope.naming_key.hex()})
+            yield canonical_json(_scope(scope))
 
 
 def _pages(found: Iterable[T]) -> Iterator[list[T]]:
     coming = iter(found)
     while page := list(islice(coming, AT_ONCE)):
         yield page
+
+
+def _scope(scope: Scope) -> dict[str, Json]:
+    return {
+        "scope_id": scope.scope_id,
+        "assessment": scope.assessment,
+        "kind": scope.kind.value,
+        "subject": scope.subject,
+        "naming_key": scope.naming_key.hex(),
+    }
 
 
 # What was taken from earlier runs -----------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def _pair(run: Run, end: RunEnd | None, told: dict[str, Json]) -> Iterator[dict[
 
 def _of_assessment(connection: sa.Connection, run: Run, assessment: str, whole: dict[str, Json]) -> dict[str, Json]:
     spec = _spec(connection, run.run_id, assessment)
-    parent = _facet("ParentRunFacet", "1-1-0", **whole)
+    parent = _facet("ParentRunFacet", "1-2-0", **whole)
     source = _source(spec)
     return {
         "run": {"runId": str(uuid5(_uuid(run.run_id), assessment)), "facets": {"parent": parent}},
@@ -108,7 +108,8 @@ def _dataset(uri: str) -> dict[str, Json]:
     parts = urlsplit(uri)
     if not parts.scheme or parts.scheme == "file":
         return {"namespace": "file", "name": parts.path}
-    return {"namespace": f"{parts.scheme}://{parts.hostname or ''}", "name": parts.path.lstrip("/") or "/"}
+    host = parts.netloc.rpartition("@")[2]
+    return {"namespace": f"{parts.scheme}://{host}", "name": parts.path.lstrip("/") or "/"}
 
 
 def _artifacts(connection: sa.Connection, run_id: str, assessment: str) -> Iterator[Artifact]:
