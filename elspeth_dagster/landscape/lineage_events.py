@@ -90,7 +90,7 @@ def _spec(connection: sa.Connection, run_id: str, assessment: str) -> dict[str, 
     ref = connection.scalar(of_it.order_by(nodes.c.node_id).limit(1))
     try:
         config = payloads.read_json(connection, ref) if ref else {}
-    except ErasedError:
+    except (ErasedError, ValueError):
         config = {}
     spec = config.get("spec") if isinstance(config, dict) else None
     return spec if isinstance(spec, dict) else {}
