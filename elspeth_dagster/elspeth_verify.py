@@ -516,6 +516,7 @@ class Store:
     def all_read(self) -> None:
         """Make what was read quick to ask."""
         self._database.execute("CREATE INDEX link_by_value ON link (kind, name, value)")
+        self._database.execute("CREATE INDEX record_by_id ON record (kind, id)")
 
     def get(self, run: str, table: str, name: Any) -> Record | None:
         """A record by its name."""
@@ -539,12 +540,13 @@ class Store:
 
     def dangling(self, run: str, table: str, column: Column) -> Iterator[tuple[str, str]]:
         """Records of a table that refer to what is not there: their names, and what they refer to."""
+        anywhere = (table, column.name) == ("answers", "call_id")
+        there = "r.kind = ? AND r.id = link.value" + ("" if anywhere else " AND r.run = link.run")
         query = (
             "SELECT id, value FROM link WHERE run = ? AND kind = ? AND name = ? AND value IS NOT NULL "
-            "AND NOT EXISTS (SELECT 1 FROM record r WHERE r.kind = ? AND r.id = link.value AND (r.run = link.run OR ?))"
+            f"AND NOT EXISTS (SELECT 1 FROM record r WHERE {there})"
         )
-        anywhere = (table, column.name) == ("answers", "call_id")
-        yield from self._database.execute(query, (run, table, column.name, column.target, anywhere))
+        yield from self._database.execute(query, (run, table, column.name, column.target))
 
     def without(self, run: str, table: str, partner: str) -> Iterator[str]:
         """The names of a table's records for which the other table has none of that name."""

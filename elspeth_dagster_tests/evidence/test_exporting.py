@@ -1,5 +1,6 @@
 """An export is whole, the same from anywhere, needs nothing else, and no bit of it can be changed unnoticed."""
 
+import base64
 import json
 import random
 import shutil
@@ -14,8 +15,11 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 
+from elspeth_dagster import elspeth_verify
 from elspeth_dagster.cli import main
 from elspeth_dagster.core.errors import NotOnRecordError, SettingsError
+from elspeth_dagster.core.merkle import Frontier, leaf_hash
+from elspeth_dagster.core.notes import Signer, new_signer_key
 from elspeth_dagster.landscape import exporting, installation_log, sealing
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.record_bytes import SEALED
@@ -207,6 +211,23 @@ def test_files_beside_those_of_an_export_are_found(exported: Path, sealed: Seale
     assert code == 1 and "'records/notes.jsonl' is a file that an export" in found["wrong"][0]
 
 
+def test_records_that_were_sealed_in_another_order_are_refused(exported: Path, tmp_path: Path, capsys: Any) -> None:
+    """The root fits, and is signed: by somebody who sealed something else than the format says."""
+    folder = Path(shutil.copytree(exported / "folder", tmp_path / "folder"))
+    (folder / "records" / "nodes.jsonl").write_bytes(b"".join(lines_of(folder, "records/nodes.jsonl")[::-1]))
+    tree = Frontier()
+    for table in SEALED:
+        for line in lines_of(folder, f"records/{table.name}.jsonl"):
+            tree.add(leaf_hash(line[:-1]))
+    signer = Signer.read(new_signer_key("somebody"))
+    sealed_text = (folder / "seal.note").read_text().partition("\n\n")[0].split("\n")
+    sealed_text[2] = base64.b64encode(tree.root()).decode()
+    (folder / "seal.note").write_text(signer.signed("\n".join(sealed_text) + "\n"))
+    follow(folder)
+    code, found = verify(folder, signer.verifier.vkey, capsys)
+    assert code == 1 and "line 2 of records/nodes.jsonl is out of order" in found["wrong"]
+
+
 # Held checkpoints ---------------------------------------------------------------------------------------------------
 
 
@@ -248,8 +269,6 @@ def test_what_was_erased_is_said(own: Sealed, tmp_path: Path, capsys: Any) -> No
 def test_a_run_without_a_key_is_exported_and_said_to_be_unsigned(
     database_url: str, tmp_path: Path, capsys: Any
 ) -> None:
-    from elspeth_dagster import elspeth_verify
-
     unsealed = [fact for fact in a_run("r1") if type(fact).__name__ not in NOT_BY_HAND]
     with Landscape.open(database_url) as landscape:
         landscape.write(*unsealed)
