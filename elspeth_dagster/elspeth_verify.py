@@ -282,9 +282,9 @@ def _signature(line: str, what: str) -> tuple[str, bytes, bytes]:
 class Ring:
     """The keys that are believed, and what was signed by which; none when signatures are left unchecked."""
 
-    def __init__(self, key: Key | None) -> None:
-        self.keys = [] if key is None else [key]
-        self.is_open = key is None
+    def __init__(self, keys: Iterable[Key]) -> None:
+        self.keys = list(keys)
+        self.is_open = not self.keys
 
     def check(self, note: Note, what: str, findings: Findings) -> None:
         """See that a believed key has signed a note."""
@@ -1689,7 +1689,12 @@ def _options() -> argparse.ArgumentParser:
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="a proof, a zip, or the folder of an export")
     key = parser.add_mutually_exclusive_group(required=True)
-    key.add_argument("--key", metavar="VKEY", help="the verifier key, or a file with it; not from whoever sent FILE")
+    key.add_argument(
+        "--key",
+        metavar="VKEY",
+        action="append",
+        help="the verifier key, or a file with it; not from whoever sent FILE. Several may be given",
+    )
     key.add_argument("--without-key", action="store_true", help="check all but who signed")
     parser.add_argument("--checkpoint", metavar="NOTE", type=Path, help="an earlier checkpoint of yours, for an export")
     parser.add_argument("--row", metavar="KEY", help="tell the story of this row of an export")
@@ -1699,7 +1704,7 @@ def _options() -> argparse.ArgumentParser:
 
 def _verify(options: argparse.Namespace) -> int:
     findings = Findings()
-    ring = Ring(None if options.without_key else _given_key(options.key))
+    ring = Ring(map(_given_key, options.key or ()))
     held = None if options.checkpoint is None else _held_checkpoint(options.checkpoint, ring)
     evidence = None
     try:

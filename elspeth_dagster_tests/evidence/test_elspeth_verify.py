@@ -292,6 +292,15 @@ def test_another_key_is_refused_by_its_name(
     assert code == 1 and f"the seal is signed by another key than yours: {name}" in found["wrong"]
 
 
+def test_whoever_holds_several_keys_gives_them_all(
+    sealed: Sealed, proofs: dict[str, bytes], tmp_path: Path, capsys: Any
+) -> None:
+    (tmp_path / "proof").write_bytes(proofs["R4"])
+    other = Signer.read(new_signer_key("auditor.example/trial")).verifier.vkey
+    code, found = verify(tmp_path / "proof", other, capsys, "--key", sealed.vkey)
+    assert (code, found["wrong"]) == (0, [])
+
+
 def test_an_old_seal_or_checkpoint_is_refused_by_name(
     sealed: Sealed, proofs: dict[str, bytes], tmp_path: Path, capsys: Any
 ) -> None:
@@ -323,7 +332,7 @@ def test_a_key_that_yours_has_handed_over_to_is_believed_and_no_other() -> None:
         told = {"kind": "key_rotation", "new": new.verifier.vkey, "old": old.verifier.vkey, "origin": "o"}
         signature = base64.b64encode(signer.sign(elspeth_verify.canonical(told))).decode()
         entry = {**{name: told[name] for name in ("kind", "new", "old")}, "signature": signature, "index": 3, "at": "…"}
-        ring, findings = elspeth_verify.Ring(elspeth_verify.key_of(old.verifier.vkey)), elspeth_verify.Findings()
+        ring, findings = elspeth_verify.Ring([elspeth_verify.key_of(old.verifier.vkey)]), elspeth_verify.Findings()
         elspeth_verify.believe_rotation(elspeth_verify.canonical(entry).decode(), 3, "o", ring, findings)
         assert (elspeth_verify.key_of(new.verifier.vkey) in ring.keys) is believed
         assert bool(findings.wrong) is not believed
