@@ -105,15 +105,13 @@ class Findings:
 
 def canonical(value: Any) -> bytes:
     """The one form of a JSON value without fractions, all of whose keys are ASCII."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return CANONICAL.encode(value).encode()
 
 
 def parsed(data: bytes, what: str) -> Any:
     """A value in its canonical form. Raises WrongError for anything else."""
     try:
-        value = json.loads(
-            data.decode(), object_pairs_hook=_without_doubles, parse_float=_refused, parse_constant=_refused
-        )
+        value = STRICT.decode(data.decode())
         same = canonical(value) == data
     except (ValueError, RecursionError) as error:
         raise WrongError(f"{what} is no JSON that this format has: {error}") from None
@@ -131,6 +129,10 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refused(text: str) -> Any:
     raise ValueError(f"{text[:40]} is no number of this format")
+
+
+CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+STRICT = json.JSONDecoder(object_pairs_hook=_without_doubles, parse_float=_refused, parse_constant=_refused)
 
 
 def fields(value: Any, names: Mapping[str, type | tuple[type, ...]], what: str) -> dict[str, Any]:
@@ -487,6 +489,7 @@ class Store:
         self._database.executescript(
             """
             PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF; PRAGMA temp_store = FILE;
+            PRAGMA cache_size = -65536;
             CREATE TABLE record (run, kind, id, body, PRIMARY KEY (run, kind, id)) WITHOUT ROWID;
             CREATE TABLE link (run, kind, name, value, id);
             CREATE TABLE named (ref PRIMARY KEY, by) WITHOUT ROWID;
@@ -1304,8 +1307,8 @@ def _take_tables(box: Box, seal: Seal, store: Store, findings: Findings) -> None
 
 def _take_table(box: Box, name: str, table: str, seal: Seal, tree: Growing, store: Store) -> None:
     last: tuple[Any, ...] = ()
-    for _, line in box.lines(name):
-        what = f"line {tree.size - seal.part(table).start + 1} of {name}"
+    for number, (_, line) in enumerate(box.lines(name), 1):
+        what = f"line {number} of {name}"
         tree.add(leaf_of(line))
         value = parsed(line, what)
         if type(value) is not list or len(value) != 2 or value[0] != table:
@@ -1313,9 +1316,9 @@ def _take_table(box: Box, name: str, table: str, seal: Seal, tree: Growing, stor
         record = checked_record(table, value[1], what)
         if record.get("run_id", seal.run_id) != seal.run_id:
             raise WrongError(f"{what} is of another run, {record['run_id']}")
-        if place_of(table, record) <= last:
+        if (place := place_of(table, record)) <= last:
             raise WrongError(f"{what} is out of order")
-        last = place_of(table, record)
+        last = place
         store.add(seal.run_id, table, record)
 
 
