@@ -20,12 +20,13 @@ HOSTILE = "\x1b[31mtext\u202e of one R5\u200b | not a bar\nsecond line."
 
 
 class Sealed(NamedTuple):
-    """A landscape with two sealed runs, and the verifier key."""
+    """A landscape with two sealed runs, the verifier key, and the file of the key that signs."""
 
     url: str
     first: str
     second: str
     vkey: str
+    key: Path
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +53,7 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sealed]:
         )
         second = project.run()
         assert not first.success and second.success
-    yield Sealed(project.landscape_url, first.run_id, second.run_id, signer.verifier.vkey)
+    yield Sealed(project.landscape_url, first.run_id, second.run_id, signer.verifier.vkey, folder / "signing.key")
 
 
 def facts_of(landscape: Landscape) -> list[Fact]:

@@ -20,9 +20,10 @@ from elspeth_dagster.cli import main
 from elspeth_dagster.core.errors import NotOnRecordError, SettingsError
 from elspeth_dagster.core.merkle import Frontier, leaf_hash
 from elspeth_dagster.core.notes import Signer, new_signer_key
-from elspeth_dagster.landscape import exporting, installation_log, sealing
+from elspeth_dagster.landscape import exporting, installation_log, proving, sealing
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.record_bytes import SEALED
+from elspeth_dagster.landscape.signing import load_signer
 from elspeth_dagster_tests.evidence import rebuilding
 from elspeth_dagster_tests.evidence.conftest import Sealed
 from elspeth_dagster_tests.evidence.test_proving import spoil
@@ -281,6 +282,27 @@ def test_a_run_without_a_key_is_exported_and_said_to_be_unsigned(
     found = json.loads(capsys.readouterr().out)
     assert "who signed the seal: no key was given, so anybody may have made it" in found["not_checked"]
     assert any("records are those that were sealed" in line for line in found["checked"])
+
+
+def test_what_the_next_key_has_signed_is_believed_by_who_holds_the_first(
+    own: Sealed, tmp_path: Path, capsys: Any
+) -> None:
+    old, new = load_signer(str(own.key)), Signer.read(new_signer_key("next"))
+    assert old is not None
+    with Landscape.open(own.url, signer=old) as landscape:
+        installation_log.rotate(landscape, old, new.verifier)
+    with Landscape.open(own.url, signer=new) as landscape:
+        landscape.write(*(fact for fact in a_run("r9") if type(fact).__name__ not in NOT_BY_HAND))
+        sealing.seal_ended(landscape)
+        exporting.export(landscape, "r9", tmp_path / "r9.zip")
+        (tmp_path / "r9.json").write_bytes(proving.prove(landscape, "r9", "key"))
+    believed = f"key next+{new.verifier.key_id.hex()} follows yours, which has signed that: log entry "
+    for name in ("r9.zip", "r9.json"):
+        _, found = verify(tmp_path / name, own.vkey, capsys)
+        assert any(line.startswith(believed) for line in found["checked"])
+        assert f"the seal is signed by next+{new.verifier.key_id.hex()}" in found["checked"]
+        _, found = verify(tmp_path / name, Signer.read(new_signer_key("next")).verifier.vkey, capsys)
+        assert any("is signed by another key than yours" in line for line in found["wrong"])
 
 
 NOT_BY_HAND = {"Seal", "SealTile", "LogEntry", "Checkpoint", "AnchorReceipt"}
