@@ -97,7 +97,9 @@ def _artifacts(connection: sa.Connection, story: Story) -> Iterator[Record]:
     outcome: Outcome | None = connection.scalar(decided)
     carriers = CARRIED_BY.get(outcome, set()) if outcome else set()
     for record in select(connection, schema.artifacts, *_of_states(schema.artifacts, story)):
-        if record.columns()["asset_key"].rpartition("/")[2] in carriers:
+        columns = record.columns()
+        is_of_its_partition = columns["partition_key"] in (None, story.row.partition_key)
+        if is_of_its_partition and columns["asset_key"].rpartition("/")[2] in carriers:
             yield record
 
 

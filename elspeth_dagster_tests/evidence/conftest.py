@@ -16,6 +16,8 @@ from elspeth_dagster_tests.conftest import PostgresServer
 from elspeth_dagster_tests.fault_server import FaultServer
 from elspeth_dagster_tests.project import Project, rows_of_texts
 
+NOT_BY_HAND = {"Seal", "SealTile", "LogEntry", "Checkpoint", "AnchorReceipt"}
+"""The facts of a sample run that sealing makes."""
 HOSTILE = "\x1b[31mtext\u202e of one R5\u200b | not a bar\nsecond line."
 
 

@@ -25,7 +25,7 @@ from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.record_bytes import SEALED
 from elspeth_dagster.landscape.signing import load_signer
 from elspeth_dagster_tests.evidence import rebuilding
-from elspeth_dagster_tests.evidence.conftest import Sealed
+from elspeth_dagster_tests.evidence.conftest import NOT_BY_HAND, Sealed
 from elspeth_dagster_tests.evidence.test_proving import spoil
 from elspeth_dagster_tests.evidence.verifying import run_alone, verify
 from elspeth_dagster_tests.landscape.sample import a_run
@@ -303,9 +303,6 @@ def test_what_the_next_key_has_signed_is_believed_by_who_holds_the_first(
         assert f"the seal is signed by next+{new.verifier.key_id.hex()}" in found["checked"]
         _, found = verify(tmp_path / name, Signer.read(new_signer_key("next")).verifier.vkey, capsys)
         assert any("is signed by another key than yours" in line for line in found["wrong"])
-
-
-NOT_BY_HAND = {"Seal", "SealTile", "LogEntry", "Checkpoint", "AnchorReceipt"}
 
 
 # The command --------------------------------------------------------------------------------------------------------

@@ -11,13 +11,14 @@ from click.testing import CliRunner
 
 from elspeth_dagster.cli import main
 from elspeth_dagster.core.errors import LandscapeError, NotOnRecordError, SettingsError
-from elspeth_dagster.landscape import guards, proving, scopes
+from elspeth_dagster.landscape import guards, proving, scopes, sealing
 from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.ledger import Landscape
+from elspeth_dagster.landscape.records import Artifact
 from elspeth_dagster.landscape.words import ScopeKind
-from elspeth_dagster_tests.evidence.conftest import HOSTILE, Sealed
+from elspeth_dagster_tests.evidence.conftest import HOSTILE, NOT_BY_HAND, Sealed
 from elspeth_dagster_tests.evidence.verifying import bodies, of_table, verify
-from elspeth_dagster_tests.landscape.sample import an_open_run
+from elspeth_dagster_tests.landscape.sample import a_run, an_open_run, only
 
 ROWS = ["R0", "R1", "R2", "R3", "R4", "R5"]
 TEXTS = {row: rf"(one|two) of row {row[1]}\." for row in ROWS[:5]} | {"R5": "(one|two) of R5"}
@@ -118,6 +119,22 @@ def test_without_a_seal_or_a_row_it_is_refused(landscape: Landscape, sealed: Sea
         other.write(*an_open_run("r1")[:-5])
         with pytest.raises(NotOnRecordError, match="run r1 has no seal"):
             proving.prove(other, "r1", "key")
+
+
+def test_only_tables_of_the_rows_partition_that_carry_it_are_in_it(sqlite_url: str) -> None:
+    facts = [fact for fact in a_run("r1") if type(fact).__name__ not in NOT_BY_HAND]
+    table = only(Artifact, facts)
+    others = [
+        table._replace(artifact_id=f"r1-{name}-{partition}", asset_key=f"{partition}/{name}", partition_key=partition)
+        for partition in ("2026-01-31", "2026-02-01")
+        for name in ("answers", "failures")
+    ]
+    with Landscape.open(sqlite_url) as landscape:
+        landscape.write(*facts[:-1], *others, facts[-1])
+        sealing.seal_ended(landscape)
+        document = json.loads(proving.prove(landscape, "r1", "key"))
+    found = [one["record"]["artifact_id"] for one in of_table(document, "artifacts")]
+    assert found == ["r1-answers-2026-01-31", "r1-artifact"]
 
 
 def test_the_command_writes_a_new_file_for_its_owner_alone(sealed: Sealed, tmp_path: Path, capsys: Any) -> None:
