@@ -21,6 +21,11 @@ NOT_BY_HAND = {"Seal", "SealTile", "LogEntry", "Checkpoint", "AnchorReceipt"}
 HOSTILE = "\x1b[31mtext\u202e of one R5\u200b | not a bar\nsecond line."
 
 
+def by_hand(facts: list[Fact]) -> list[Fact]:
+    """Those that sealing doesn't make."""
+    return [fact for fact in facts if type(fact).__name__ not in NOT_BY_HAND]
+
+
 class Sealed(NamedTuple):
     """A landscape with two sealed runs, the verifier key, and the file of the key that signs."""
 

@@ -25,10 +25,11 @@ from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.record_bytes import SEALED
 from elspeth_dagster.landscape.signing import load_signer
 from elspeth_dagster_tests.evidence import rebuilding
-from elspeth_dagster_tests.evidence.conftest import NOT_BY_HAND, Sealed
+from elspeth_dagster_tests.evidence.conftest import Sealed, by_hand
 from elspeth_dagster_tests.evidence.test_proving import spoil
 from elspeth_dagster_tests.evidence.verifying import run_alone, verify
 from elspeth_dagster_tests.landscape.sample import a_run
+from elspeth_dagster_tests.project import KEY
 
 FLIPS = 200
 
@@ -73,6 +74,15 @@ def test_a_zip_holds_the_same_files_and_any_tool_reads_it(exported: Path, tmp_pa
         assert packed.testzip() is None
         packed.extractall(tmp_path)
     assert files(tmp_path) == files(exported / "folder")
+
+
+def test_no_credential_and_no_signing_key_is_in_it(exported: Path, sealed: Sealed) -> None:
+    held = b"".join(files(exported / "folder").values())
+    for line in lines_of(exported / "folder", "payloads.jsonl"):
+        held += base64.b64decode(json.loads(line)["base64"])
+    assert KEY.encode() not in held
+    secret = sealed.key.read_bytes().strip().removeprefix(b"PRIVATE+KEY+").split(b"+", 2)[2]
+    assert len(secret) == 44 and secret not in held
 
 
 def test_only_its_owner_can_read_it(exported: Path) -> None:
@@ -270,7 +280,7 @@ def test_what_was_erased_is_said(own: Sealed, tmp_path: Path, capsys: Any) -> No
 def test_a_run_without_a_key_is_exported_and_said_to_be_unsigned(
     database_url: str, tmp_path: Path, capsys: Any
 ) -> None:
-    unsealed = [fact for fact in a_run("r1") if type(fact).__name__ not in NOT_BY_HAND]
+    unsealed = by_hand(a_run("r1"))
     with Landscape.open(database_url) as landscape:
         landscape.write(*unsealed)
         with pytest.raises(NotOnRecordError, match="run r1 has no seal"):
@@ -292,7 +302,7 @@ def test_what_the_next_key_has_signed_is_believed_by_who_holds_the_first(
     with Landscape.open(own.url, signer=old) as landscape:
         installation_log.rotate(landscape, old, new.verifier)
     with Landscape.open(own.url, signer=new) as landscape:
-        landscape.write(*(fact for fact in a_run("r9") if type(fact).__name__ not in NOT_BY_HAND))
+        landscape.write(*by_hand(a_run("r9")))
         sealing.seal_ended(landscape)
         exporting.export(landscape, "r9", tmp_path / "r9.zip")
         (tmp_path / "r9.json").write_bytes(proving.prove(landscape, "r9", "key"))

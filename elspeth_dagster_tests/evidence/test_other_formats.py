@@ -12,7 +12,7 @@ import pytest
 
 from elspeth_dagster.landscape import lineage_events, provenance
 from elspeth_dagster.landscape.ledger import Landscape
-from elspeth_dagster_tests.evidence.conftest import Sealed
+from elspeth_dagster_tests.evidence.conftest import Sealed, by_hand
 from elspeth_dagster_tests.landscape.sample import an_open_run
 
 URI = re.compile(r"[a-z][a-z0-9+.-]*:\S+")
@@ -101,7 +101,7 @@ def test_a_run_that_failed_or_was_interrupted_or_goes_on_is_said_to_have(
     lineage_events.export(landscape, sealed.first, tmp_path / "first")
     assert b'"eventType":"ABORT"' in (tmp_path / "first").read_bytes()
     with Landscape.open(sqlite_url) as other:
-        other.write(*an_open_run("r1")[:-5])
+        other.write(*by_hand(an_open_run("r1")))
         lineage_events.export(other, "r1", tmp_path / "open")
         provenance.export(other, "r1", tmp_path / "open.json")
     types = [json.loads(line)["eventType"] for line in (tmp_path / "open").read_bytes().splitlines()]

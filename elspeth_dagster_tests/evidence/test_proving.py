@@ -16,7 +16,7 @@ from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Artifact
 from elspeth_dagster.landscape.words import ScopeKind
-from elspeth_dagster_tests.evidence.conftest import HOSTILE, NOT_BY_HAND, Sealed
+from elspeth_dagster_tests.evidence.conftest import HOSTILE, Sealed, by_hand
 from elspeth_dagster_tests.evidence.verifying import bodies, of_table, verify
 from elspeth_dagster_tests.landscape.sample import a_run, an_open_run, only
 
@@ -116,16 +116,21 @@ def test_without_a_seal_or_a_row_it_is_refused(landscape: Landscape, sealed: Sea
     with pytest.raises(NotOnRecordError, match="has no row 'R9' on record; near it"):
         proving.prove(landscape, sealed.second, "R9")
     with Landscape.open(sqlite_url) as other:
-        other.write(*an_open_run("r1")[:-5])
+        other.write(*by_hand(an_open_run("r1")))
         with pytest.raises(NotOnRecordError, match="run r1 has no seal"):
             proving.prove(other, "r1", "key")
 
 
 def test_only_tables_of_the_rows_partition_that_carry_it_are_in_it(sqlite_url: str) -> None:
-    facts = [fact for fact in a_run("r1") if type(fact).__name__ not in NOT_BY_HAND]
+    facts = by_hand(a_run("r1"))
     table = only(Artifact, facts)
     others = [
-        table._replace(artifact_id=f"r1-{name}-{partition}", asset_key=f"{partition}/{name}", partition_key=partition)
+        table._replace(
+            artifact_id=f"r1-{name}-{partition}",
+            asset_key=f"{partition}/{name}",
+            partition_key=partition,
+            uri=f"file:///{partition}/{name}",
+        )
         for partition in ("2026-01-31", "2026-02-01")
         for name in ("answers", "failures")
     ]
