@@ -19,7 +19,8 @@ from elspeth_dagster.landscape.explaining import (
     RejectedRecord,
     SourceRow,
 )
-from elspeth_dagster.landscape.records import Artifact, NodeState, Reply
+from elspeth_dagster.landscape.payloads import told as told_of
+from elspeth_dagster.landscape.records import Artifact, Erasure, NodeState, Reply
 from elspeth_dagster.landscape.words import Mode, ReplyOutcome
 
 
@@ -74,12 +75,13 @@ def _row(source: SourceRow) -> Iterator[str]:
     row = source.row
     as_it_came = iter(()) if source.raw is None else _content("as it came", source.raw)
     values = {name: _value(value) for name, value in source.values.items()}
+    understood = facts(dict(values)) if source.erased is None else iter([_erased(source.erased)])
     return _section(
         f"ROW {row.row_key}",
         iter([_place(row.row_index, row.line, row.partition_key)]),
         as_it_came,
         iter([f"as it was understood  {row.values_ref}"]),
-        indented(facts(dict(values))),
+        indented(understood),
     )
 
 
@@ -87,7 +89,14 @@ def _value(value: Json) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def _erased(erasure: Erasure) -> str:
+    return f"erased {told_of(erasure)}"
+
+
 def _content(title: str, content: Content) -> Iterator[str]:
+    if content.erased is not None:
+        yield f"{title}  {content.ref}, {_erased(content.erased)}"
+        return
     yield f"{title}  {content.ref}, {len(content.data)} bytes"
     yield from indented(quoted(content.text))
 
@@ -261,6 +270,8 @@ def _answer(given: AnswerGiven, title: str) -> Iterator[str]:
     answer = given.answer
     decided = f"at {instant(answer.decided_at)} in attempt {given.attempt}"
     yield f"{title}: {answer.status.value}, {_origin(given)}, {decided}"
+    if given.erased is not None:
+        yield from indented([f"values {_erased(given.erased)}"])
     if given.values is not None:
         yield from indented(facts({name: _value(value) for name, value in given.values.items()}))
     if answer.reason is not None:

@@ -4,7 +4,8 @@
        └─ or the rejections that kept a record from becoming a row
 
 Everything is read in one consistent snapshot, through indexes only, and every payload is held to its hash on the way.
-The parts hold the record's own rows (`records`), with the payloads that these refer to beside them.
+The parts hold the record's own rows (`records`), with the payloads that these refer to beside them. Of a payload that was
+erased there is the erasure instead of its bytes.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from elspeth_dagster.landscape.records import (
     Artifact,
     Batch,
     Call,
+    Erasure,
     Node,
     NodeState,
     NodeStateEnd,
@@ -54,6 +56,7 @@ JSON_TEXTS: dict[type, set[str]] = {
     Run: {"assessments", "partition_keys"},
     NodeStateEnd: {"detail"},
     Reply: {"headers"},
+    Erasure: {"what"},
 }
 CARRIED_BY: dict[Outcome, set[str]] = {
     Outcome.ASSESSED: {"results", "answers"},
@@ -67,10 +70,11 @@ CARRIED_BY: dict[Outcome, set[str]] = {
 
 @dataclass(frozen=True)
 class Content:
-    """The bytes of a payload, under the name of their hash."""
+    """The bytes of a payload, under the name of their hash; none where they were `erased`."""
 
     ref: str
     data: bytes
+    erased: Erasure | None = None
 
     @property
     def text(self) -> str:
@@ -88,7 +92,12 @@ class Content:
         return value
 
     def document(self) -> dict[str, Json]:
-        """Hash and size, the exact text (of what is not UTF-8 the base64), and the JSON value where there is one."""
+        """Hash and size, the exact text (of what is not UTF-8 the base64), and the JSON value where there is one.
+
+        Of what was erased: the hash, and the erasure.
+        """
+        if self.erased is not None:
+            return {"hash": self.ref, "erased": document(self.erased)}
         shown: dict[str, Json] = {"hash": self.ref, "size": len(self.data)}
         try:
             shown["text"] = self.data.decode()
@@ -99,12 +108,16 @@ class Content:
 
 @dataclass(frozen=True)
 class SourceRow:
-    """A record that became a row: as it came (where the source has a text form) and as it was understood."""
+    """A record that became a row: as it came (where the source has a text form) and as it was understood.
+
+    There are no values where they were `erased`.
+    """
 
     row: Row
     token_id: str
     raw: Content | None
     values: dict[str, Json]
+    erased: Erasure | None = None
 
 
 @dataclass(frozen=True)
@@ -163,7 +176,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class AnswerGiven:
-    """An answer; `values` is None when it is refused.
+    """An answer; `values` is None when it is refused, or its values were `erased`.
 
     `taken_from` tells the call of an earlier attempt or of another run that it was taken from without asking again;
     None where its own attempt made the call, or there was none.
@@ -173,6 +186,7 @@ class AnswerGiven:
     attempt: int
     values: dict[str, Json] | None
     taken_from: Origin | None
+    erased: Erasure | None = None
 
 
 @dataclass(frozen=True)
@@ -350,9 +364,9 @@ def _rejections(
     index = RECORD_INDEX.fullmatch(row_key)
     word = re.compile(rf"(?<!\w){re.escape(row_key)}(?!\w)")
     for page in _pages(_rejected(connection, run_id, list(nodes), index and int(index.group(1)))):
-        raws = payloads.read_many(connection, [rejection.raw_ref for rejection in page])
+        raws = payloads.read_or_erased(connection, [rejection.raw_ref for rejection in page])
         for rejection in page:
-            raw = Content(rejection.raw_ref, raws[rejection.raw_ref])
+            raw = _present(raws, rejection.raw_ref)
             if index or (row_key.strip() and word.search(raw.text)):
                 yield nodes[rejection.node_id], RejectedRecord(rejection, raw)
 
@@ -393,12 +407,12 @@ def _of_row(
     attempts = _attempts(connection, [place.batch.token_id for place in batches])
     fate = _outcome(connection, token_id)
     carriers = set() if fate is None else CARRIED_BY.get(fate.outcome.outcome, set())
-    bodies = payloads.read_many(connection, filter(None, (row.values_ref, row.raw_ref)))
+    bodies = payloads.read_or_erased(connection, filter(None, (row.values_ref, row.raw_ref)))
     return Explanation(
         run=run,
         end=runs.end_of(connection, run.run_id),
         node=node,
-        row=SourceRow(row, token_id, _content(bodies, row.raw_ref), json.loads(bodies[row.values_ref])),
+        row=SourceRow(row, token_id, _content(bodies, row.raw_ref), *_values(bodies, row.values_ref)),
         batches=batches,
         attempts=attempts,
         questions=_questions(connection, node, token_id, attempts, question),
@@ -407,8 +421,18 @@ def _of_row(
     )
 
 
-def _content(bodies: Mapping[str, bytes], ref: str | None) -> Content | None:
-    return None if ref is None else Content(ref, bodies[ref])
+def _content(bodies: Mapping[str, bytes | Erasure], ref: str | None) -> Content | None:
+    return None if ref is None else _present(bodies, ref)
+
+
+def _present(bodies: Mapping[str, bytes | Erasure], ref: str) -> Content:
+    found = bodies[ref]
+    return Content(ref, found) if isinstance(found, bytes) else Content(ref, b"", found)
+
+
+def _values(bodies: Mapping[str, bytes | Erasure], ref: str) -> tuple[dict[str, Json], Erasure | None]:
+    found = bodies[ref]
+    return (json.loads(found), None) if isinstance(found, bytes) else ({}, found)
 
 
 def _batches(connection: sa.Connection, token_id: str) -> tuple[BatchPlace, ...]:
@@ -510,9 +534,15 @@ def _answers(
     if question is not None:
         given = given.where(schema.answers.c.query_key == question)
     found = [(*_records(row, Answer), row.by_attempt, _origin(row, number)) for row in connection.execute(given)]
-    bodies = payloads.read_many(connection, [answer.values_ref for answer, *_ in found if answer.values_ref])
-    values = {ref: json.loads(body) for ref, body in bodies.items()}
-    return [AnswerGiven(answer, attempt, values.get(answer.values_ref), origin) for answer, attempt, origin in found]
+    bodies = payloads.read_or_erased(connection, [answer.values_ref for answer, *_ in found if answer.values_ref])
+    return [_given(bodies, *each) for each in found]
+
+
+def _given(bodies: Mapping[str, bytes | Erasure], answer: Answer, attempt: int, origin: Origin | None) -> AnswerGiven:
+    if answer.values_ref is None:
+        return AnswerGiven(answer, attempt, None, origin)
+    values, erased = _values(bodies, answer.values_ref)
+    return AnswerGiven(answer, attempt, None if erased else values, origin, erased)
 
 
 def _answers_with_origins() -> sa.Select[Any]:
@@ -572,14 +602,14 @@ def _with_payloads(
 ) -> list[CallMade]:
     refs = {ref for call, _ in made for ref in (call.head_ref, call.request_ref)}
     refs |= {reply.body_ref for _, reply in made if reply is not None and reply.body_ref is not None}
-    bodies = payloads.read_many(connection, refs)
+    bodies = payloads.read_or_erased(connection, refs)
     return [
         CallMade(
             call=call,
             attempt=number.get(call.state_id),
             is_reused=call.call_id in reused,
-            head=Content(call.head_ref, bodies[call.head_ref]).json,
-            request=Content(call.request_ref, bodies[call.request_ref]),
+            head=_present(bodies, call.head_ref).json,
+            request=_present(bodies, call.request_ref),
             reply=reply,
             body=_content(bodies, reply and reply.body_ref),
         )

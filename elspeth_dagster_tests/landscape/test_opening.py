@@ -23,6 +23,7 @@ PRAGMAS = {
     "journal_mode": "wal",
     "busy_timeout": 60_000,
     "wal_autocheckpoint": 4000,
+    "secure_delete": 1,
 }
 PASSWORD = "s3cret-pw"
 
@@ -59,7 +60,7 @@ def test_every_sqlite_connection_has_the_settings_on_whatever_thread(sqlite_url:
 def test_a_bare_sqlite_connection_would_not_have_them(sqlite_url: str) -> None:
     engine = sa.create_engine(sqlite_url)
     with engine.connect() as connection:
-        bare = {"foreign_keys": 0, "busy_timeout": 5000, "wal_autocheckpoint": 1000}
+        bare = {"foreign_keys": 0, "busy_timeout": 5000, "wal_autocheckpoint": 1000, "secure_delete": 0}
         assert pragmas(connection) == {**PRAGMAS, **bare}
     engine.dispose()
 

@@ -1,0 +1,388 @@
+"""Erase: the bytes of what was read, asked and answered go; their names, and every record, stay.
+
+    what goes = what records that may go refer to, without what any other record refers to
+
+A record may go when it is asked for, its run has ended, and no legal hold covers it. Whatever another record leads to
+stays: of an answer that was taken from another run's reply, that reply too. What is about a row of which a run that
+goes on has a row stays whole, since that run may be about to refer to it.
+
+The erasure itself is recorded first, then what it names is emptied, in one transaction in which nobody else writes;
+the guards let nothing else pass. A payload that stays and leans on one that goes is packed anew before. Where nothing
+of a scope is left, its key goes too, and with it the only way to tell from a name whether a guessed text is the one.
+Then the files are written anew (`Landscape.scrub`), so that the bytes are in no page that is free.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from elspeth_dagster.core.errors import LandscapeError, NotOnRecordError
+from elspeth_dagster.core.ids import new_id
+from elspeth_dagster.landscape import holding, payloads
+from elspeth_dagster.landscape.explaining import find_run
+from elspeth_dagster.landscape.ledger import Landscape, insert, now
+from elspeth_dagster.landscape.records import Artifact, Erasure, LegalHold, Payload
+from elspeth_dagster.landscape.schema import (
+    answers,
+    artifacts,
+    calls,
+    erased_payloads,
+    erased_scopes,
+    erasures,
+    nodes,
+    replies,
+    row_rejections,
+    rows,
+    run_ends,
+    runs,
+    scopes,
+    tokens,
+)
+from elspeth_dagster.landscape.schema import payloads as stored
+from elspeth_dagster.landscape.words import Encoding, ScopeKind
+
+AT_ONCE = 500
+MOST_REJECTIONS = 10_000
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What somebody wants erased: what is about a row, in any run; or a run; or the runs that ended so long ago.
+
+    `with_rejections`: also the records that became no row and hold the row's key as a word.
+    """
+
+    row_key: str | None = None
+    assessment: str | None = None
+    with_rejections: bool = False
+    run: str | None = None
+    older_than: timedelta | None = None
+
+    def document(self) -> dict[str, Any]:
+        """What an erasure keeps of it."""
+        told = {
+            "row": self.row_key,
+            "assessment": self.assessment,
+            "rejections": self.with_rejections or None,
+            "run": self.run,
+            "older_than_seconds": self.older_than and int(self.older_than.total_seconds()),
+        }
+        return {name: value for name, value in told.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an erasure would take, and what it would leave.
+
+    `payloads` with `size` bytes go, which take `stored` in the database. `shared` payloads stay, since records that
+    stay refer to them; `leaning` ones are packed anew. `unfinished` runs and what `holds` cover are not touched.
+    `mentioning` records that became no row hold the key and stay. `carriers` are files that hold the same texts.
+    """
+
+    rows: int
+    runs: int
+    rejections: int
+    payloads: int
+    size: int
+    stored: int
+    shared: int
+    leaning: int
+    unfinished: tuple[str, ...]
+    holds: tuple[LegalHold, ...]
+    mentioning: int
+    carriers: tuple[Artifact, ...]
+
+
+@dataclass(frozen=True)
+class Erased:
+    """An erasure, and how many payloads were emptied, scopes lost their key and payloads were packed anew."""
+
+    erasure: Erasure
+    payloads: int
+    scopes: int
+    repacked: int
+
+
+def plan(landscape: Landscape, wanted: Wanted) -> Plan:
+    """What would go and what would stay, without touching anything.
+
+    Raises NotOnRecordError for a row or run that isn't on record, LandscapeError for a run that has not ended.
+    """
+    with landscape.read() as connection:
+        return _plan(connection, _resolved(connection, wanted))
+
+
+def erase(landscape: Landscape, wanted: Wanted, reason: str, by: str) -> Erased:
+    """Erase, and return when the bytes are in no page of the database any more.
+
+    Raises as `plan` does; SettingsError for a reason or name that can't be kept; LandscapeError when it is done and on
+    record, but the files could not be written anew.
+    """
+    reason, by = holding.stated(reason, by)
+    erasure = Erasure(new_id(), reason, by, json.dumps(wanted.document(), sort_keys=True), now())
+    done = landscape.decide(lambda connection: _erased(connection, wanted, erasure))
+    landscape.scrub()
+    return done
+
+
+# What goes ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Resolved:
+    """What is wanted, by the record's own names: which runs (None: any), which row, which rejected records."""
+
+    wanted: Wanted
+    run_ids: tuple[str, ...] | None
+    holds: tuple[LegalHold, ...]
+    rejected: tuple[str, ...] = ()
+    mentioning: tuple[str, ...] = ()
+
+    @property
+    def is_wanted(self) -> sa.ColumnElement[bool]:
+        """Whether a record is what was asked for."""
+        if self.run_ids is not None:
+            return HELD.c.run_id.in_(self.run_ids)
+        same = HELD.c.row_key == self.wanted.row_key
+        if self.wanted.assessment is not None:
+            same &= HELD.c.assessment == self.wanted.assessment
+        return same
+
+    @property
+    def goes(self) -> sa.ColumnElement[bool]:
+        """Whether a record may go."""
+        of_row = sa.and_(HELD.c.row_key.is_not(None), self.is_wanted, *self._not_held)
+        return sa.and_(sa.or_(of_row, self._rejection_goes), HELD.c.run_id.in_(sa.select(run_ends.c.run_id)))
+
+    @property
+    def _not_held(self) -> Iterator[sa.ColumnElement[bool]]:
+        yield HELD.c.run_id.not_in(holding.on_runs(self.holds))
+        for held in holding.on_rows(self.holds):
+            is_it = HELD.c.row_key == held.subject
+            yield ~is_it if held.assessment is None else ~(is_it & (HELD.c.assessment == held.assessment))
+
+    @property
+    def _rejection_goes(self) -> sa.ColumnElement[bool]:
+        is_rejected = HELD.c.row_key.is_(None) & HELD.c.run_id.not_in(holding.on_runs(self.holds))
+        if self.run_ids is None:
+            return is_rejected & HELD.c.ref.in_(self.rejected)
+        return is_rejected & HELD.c.run_id.in_(self.run_ids) & HELD.c.ref.not_in(self.mentioning)
+
+    @property
+    def gone(self) -> sa.ColumnElement[bool]:
+        """Whether a payload goes: something that goes refers to it, and nothing that stays does."""
+        return sa.and_(
+            sa.func.length(stored.c.body) > 0,
+            stored.c.ref.in_(sa.select(HELD.c.ref).where(self.goes)),
+            stored.c.ref.not_in(sa.select(HELD.c.ref).where(~self.goes)),
+            stored.c.ref.not_in(sa.union(*(sa.select(column) for column in ABOUT_NOBODY))),
+            sa.or_(stored.c.scope_id.is_(None), stored.c.scope_id.not_in(_IN_USE)),
+        )
+
+
+ABOUT_NOBODY = (runs.c.config_ref, nodes.c.config_ref, calls.c.head_ref)
+_UNFINISHED = sa.select(runs.c.run_id).where(~sa.exists().where(run_ends.c.run_id == runs.c.run_id))
+_IN_USE = sa.select(rows.c.scope_id).where(rows.c.run_id.in_(_UNFINISHED), rows.c.scope_id.is_not(None)).correlate(None)
+
+
+def _held() -> sa.Subquery:
+    """Each reference to bytes that are about somebody, with the record that it is of: its run and its row."""
+    admitted = rows.join(nodes, (nodes.c.run_id == rows.c.run_id) & (nodes.c.node_id == rows.c.node_id))
+    of_token = tokens.join(admitted, rows.c.row_id == tokens.c.row_id)
+    asked = calls.join(of_token, tokens.c.token_id == calls.c.token_id)
+    answered = answers.join(of_token, tokens.c.token_id == answers.c.token_id)
+    taken = answered.join(calls, calls.c.call_id == answers.c.call_id)
+    rejecting = (nodes.c.run_id == row_rejections.c.run_id) & (nodes.c.node_id == row_rejections.c.node_id)
+    rejected = row_rejections.join(nodes, rejecting)
+    came = replies.c.call_id == calls.c.call_id
+    parts = [
+        _of(rows.c.values_ref, admitted),
+        _of(rows.c.raw_ref, admitted),
+        _of(calls.c.request_ref, asked),
+        _of(replies.c.body_ref, asked.join(replies, came)),
+        _of(answers.c.values_ref, answered),
+        _of(calls.c.request_ref, taken),
+        _of(replies.c.body_ref, taken.join(replies, came)),
+        sa.select(row_rejections.c.raw_ref.label("ref"), nodes.c.run_id, nodes.c.assessment, sa.null().label("row_key"))
+        .select_from(rejected),
+    ]  # fmt: skip
+    return sa.union_all(*parts).subquery("held")
+
+
+def _of(ref: sa.Column[str], joined: sa.FromClause) -> sa.Select[Any]:
+    known = sa.select(ref.label("ref"), rows.c.run_id, nodes.c.assessment, rows.c.row_key)
+    return known.select_from(joined).where(ref.is_not(None))
+
+
+HELD = _held()
+
+
+def _resolved(connection: sa.Connection, wanted: Wanted) -> _Resolved:
+    holds = tuple(holding.standing(connection))
+    if wanted.row_key is not None:
+        return _of_row(connection, wanted, wanted.row_key, holds)
+    run_ids = tuple(_runs(connection, wanted))
+    held_keys = [held.subject for held in holding.on_rows(holds)]
+    mentioning = _rejected_with(connection, held_keys, run_ids) if held_keys else ()
+    return _Resolved(wanted, run_ids, holds, mentioning=mentioning)
+
+
+def _of_row(connection: sa.Connection, wanted: Wanted, key: str, holds: tuple[LegalHold, ...]) -> _Resolved:
+    with_it = _rejected_with(connection, [key], None)
+    if not with_it:
+        holding.found(connection, holding.Subject(ScopeKind.ROW, key, wanted.assessment))
+    held_keys = [held.subject for held in holding.on_rows(holds)]
+    of_held = set(_rejected_with(connection, held_keys, None)) if held_keys and wanted.with_rejections else set()
+    going = tuple(ref for ref in with_it if ref not in of_held) if wanted.with_rejections else ()
+    return _Resolved(wanted, None, holds, rejected=going, mentioning=tuple(set(with_it) - set(going)))
+
+
+def _runs(connection: sa.Connection, wanted: Wanted) -> list[str]:
+    if wanted.run is not None:
+        run_id = find_run(connection, wanted.run).run_id
+        if connection.scalar(sa.select(run_ends.c.run_id).where(run_ends.c.run_id == run_id)) is None:
+            raise LandscapeError(f"run {run_id} has not ended: nothing of it is erased while it may go on")
+        return [run_id]
+    before = now() - (wanted.older_than or timedelta())
+    return list(connection.scalars(sa.select(run_ends.c.run_id).where(run_ends.c.ended_at < before)))
+
+
+def _rejected_with(
+    connection: sa.Connection, keys: Sequence[str], run_ids: Sequence[str] | None
+) -> tuple[str, ...]:
+    """The records that became no row and hold one of these keys as a word, by their payloads."""
+    there = sa.select(row_rejections.c.raw_ref).distinct().order_by(row_rejections.c.raw_ref)
+    if run_ids is not None:
+        there = there.where(row_rejections.c.run_id.in_(run_ids))
+    refs = list(connection.scalars(there))
+    found = []
+    for start in range(0, len(refs), AT_ONCE):
+        for ref, raw in payloads.read_or_erased(connection, refs[start : start + AT_ONCE]).items():
+            if isinstance(raw, bytes) and holding.mentions(raw.decode("utf-8", "backslashreplace"), keys):
+                found.append(ref)
+    if len(found) > MOST_REJECTIONS:
+        raise LandscapeError(f"more than {MOST_REJECTIONS} rejected records hold such a key: erase their runs instead")
+    return tuple(found)
+
+
+# What would go --------------------------------------------------------------------------------------------------------
+
+
+def _plan(connection: sa.Connection, resolved: _Resolved) -> Plan:
+    sized = (sa.func.count(), sa.func.sum(stored.c.size), sa.func.sum(sa.func.length(stored.c.body)))
+    number, size, packed = connection.execute(sa.select(*sized).where(resolved.gone)).one()
+    there = sa.func.length(stored.c.body) > 0
+    led_to = sa.select(sa.func.count()).where(there, stored.c.ref.in_(sa.select(HELD.c.ref).where(resolved.goes)))
+    return Plan(
+        rows=_count(connection, rows, rows.c.values_ref, resolved),
+        runs=connection.scalar(sa.select(sa.func.count(HELD.c.run_id.distinct())).where(resolved.goes)) or 0,
+        rejections=_count(connection, row_rejections, row_rejections.c.raw_ref, resolved),
+        payloads=number,
+        size=int(size or 0),
+        stored=int(packed or 0),
+        shared=(connection.scalar(led_to) or 0) - number,
+        leaning=connection.scalar(sa.select(sa.func.count()).select_from(_leaning(resolved.gone).subquery())) or 0,
+        unfinished=tuple(connection.scalars(_touched(resolved).where(HELD.c.run_id.in_(_UNFINISHED)))),
+        holds=tuple(_in_the_way(connection, resolved)),
+        mentioning=len(resolved.mentioning),
+        carriers=tuple(_carriers(connection, resolved)),
+    )
+
+
+def _count(connection: sa.Connection, table: sa.Table, ref: sa.Column[str], resolved: _Resolved) -> int:
+    """How many records of a table lose bytes."""
+    gone = sa.select(stored.c.ref).where(resolved.gone)
+    return connection.scalar(sa.select(sa.func.count()).select_from(table).where(ref.in_(gone))) or 0
+
+
+def _touched(resolved: _Resolved) -> sa.Select[tuple[str]]:
+    return sa.select(HELD.c.run_id).distinct().where(resolved.is_wanted).order_by(HELD.c.run_id)
+
+
+def _in_the_way(connection: sa.Connection, resolved: _Resolved) -> Iterator[LegalHold]:
+    """The holds that keep something of what is wanted."""
+    for held in resolved.holds:
+        of_it = HELD.c.run_id == held.subject if held.kind is ScopeKind.RUN else HELD.c.row_key == held.subject
+        if held.assessment is not None:
+            of_it &= HELD.c.assessment == held.assessment
+        if connection.scalar(sa.select(sa.literal(1)).select_from(HELD).where(of_it, resolved.is_wanted).limit(1)):
+            yield held
+
+
+def _carriers(connection: sa.Connection, resolved: _Resolved) -> Iterator[Artifact]:
+    """The tables that were written from what goes, the last of each at its place."""
+    assessment = artifacts.c.asset_key.like(f"{resolved.wanted.assessment}/%") if resolved.wanted.assessment else True
+    of_runs = artifacts.c.run_id.in_(sa.select(HELD.c.run_id).where(resolved.goes))
+    in_order = artifacts.select().where(of_runs, assessment).order_by(artifacts.c.written_at)
+    last = {row.uri: Artifact(*row) for row in connection.execute(in_order)}
+    yield from (last[uri] for uri in sorted(last))
+
+
+def _leaning(gone: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """The payloads that stay and lean on one that goes."""
+    going = sa.select(stored.c.ref).where(gone)
+    leaning = stored.alias("leaning")
+    return sa.select(*leaning.c).where(
+        sa.func.length(leaning.c.body) > 0, leaning.c.dictionary_ref.in_(going), leaning.c.ref.not_in(going)
+    )
+
+
+# How it goes ----------------------------------------------------------------------------------------------------------
+
+
+def _erased(connection: sa.Connection, wanted: Wanted, erasure: Erasure) -> Erased:
+    own = erased_payloads.c.erasure_id == erasure.erasure_id
+    if connection.scalar(sa.select(erasures.c.erasure_id).where(erasures.c.erasure_id == erasure.erasure_id)) is None:
+        _record(connection, _resolved(connection, wanted), erasure)
+        repacked = _repack(connection, own)
+        named = stored.c.ref.in_(sa.select(erased_payloads.c.ref).where(own))
+        connection.execute(stored.update().where(named).values(body=b""))
+        _destroy_keys(connection, erasure)
+    else:
+        repacked = 0  # the commit had arrived when the connection was lost
+    emptied = connection.scalar(sa.select(sa.func.count()).select_from(erased_payloads).where(own)) or 0
+    if not emptied:
+        raise NotOnRecordError("there is nothing to erase: it is erased already, held, shared, or its run goes on")
+    lost = sa.select(sa.func.count()).select_from(erased_scopes)
+    scopes_ = connection.scalar(lost.where(erased_scopes.c.erasure_id == erasure.erasure_id)) or 0
+    return Erased(erasure, emptied, scopes_, repacked)
+
+
+def _record(connection: sa.Connection, resolved: _Resolved, erasure: Erasure) -> None:
+    insert(connection, [erasure])
+    named = sa.select(stored.c.ref, sa.literal(erasure.erasure_id), stored.c.scope_id).where(resolved.gone)
+    connection.execute(erased_payloads.insert().from_select(["ref", "erasure_id", "scope_id"], named))
+
+
+def _repack(connection: sa.Connection, own: sa.ColumnElement[bool]) -> int:
+    """Pack anew what stays and leans on what goes, as long as that is there to lean on."""
+    going = sa.select(erased_payloads.c.ref).where(own)
+    leaning = sa.select(stored.c.ref).where(stored.c.dictionary_ref.in_(going), stored.c.ref.not_in(going))
+    refs = list(connection.scalars(leaning.where(sa.func.length(stored.c.body) > 0)))
+    for ref in refs:
+        data = payloads.read(connection, ref)
+        packed = Payload(ref, len(data), Encoding.IDENTITY, data).packed()
+        alone = {"encoding": packed.encoding, "body": packed.body, "dictionary_ref": None}
+        connection.execute(stored.update().where(stored.c.ref == ref).values(alone))
+    return len(refs)
+
+
+def _destroy_keys(connection: sa.Connection, erasure: Erasure) -> None:
+    """The keys of the scopes of which nothing is left that they name."""
+    own = erased_payloads.c.erasure_id == erasure.erasure_id
+    touched = sa.select(erased_payloads.c.scope_id).where(own, erased_payloads.c.scope_id.is_not(None))
+    has_bytes = sa.select(stored.c.scope_id).where(
+        stored.c.scope_id.is_not(None), sa.func.length(stored.c.body) > 0
+    )
+    left = sa.select(scopes.c.scope_id, sa.literal(erasure.erasure_id)).where(
+        scopes.c.scope_id.in_(touched), scopes.c.scope_id.not_in(has_bytes)
+    )
+    connection.execute(erased_scopes.insert().from_select(["scope_id", "erasure_id"], left))
+    named = sa.select(erased_scopes.c.scope_id).where(erased_scopes.c.erasure_id == erasure.erasure_id)
+    connection.execute(scopes.update().where(scopes.c.scope_id.in_(named)).values(naming_key=b""))
