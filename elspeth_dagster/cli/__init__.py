@@ -471,12 +471,13 @@ def _stated_options(command: F) -> F:
 @main.command()
 @click.option("--row", "row_key", metavar="KEY", help="What is about the row with this key, in every run.")
 @click.option("--assessment", metavar="A", help="With --row: only of this assessment.")
-@click.option(
-    "--with-rejections", is_flag=True, help="With --row: also rejected records that hold the key as a word."
-)
+@click.option("--with-rejections", is_flag=True, help="With --row: also rejected records that hold the key as a word.")
 @click.option("--run", metavar="RUN", help="What this run read, asked and got.")
 @click.option(
-    "--older-than", metavar="DURATION", callback=_duration, help="The same of all runs that ended so long ago, like 90d."
+    "--older-than",
+    metavar="DURATION",
+    callback=_duration,
+    help="The same of all runs that ended so long ago, like 90d.",
 )
 @click.option("--reason", metavar="TEXT", help="Why, as one line. It is recorded.")
 @click.option("--by", metavar="NAME", help="Who says so. It is recorded.")

@@ -34,7 +34,13 @@ T = TypeVar("T")
 PATIENCE = 60.0  # seconds for which a database that is away or busy is waited for
 STARTING = 10.0  # the same when it is opened: a server that is just starting
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
-SQLITE_SETTINGS = {"foreign_keys": 1, "synchronous": 2, "journal_mode": "wal", "wal_autocheckpoint": 4000, "secure_delete": 1}
+SQLITE_SETTINGS = {
+    "foreign_keys": 1,
+    "synchronous": 2,
+    "journal_mode": "wal",
+    "wal_autocheckpoint": 4000,
+    "secure_delete": 1,
+}
 POSTGRESQL_SETTINGS = {
     "fsync": "it could lose commits it has acknowledged",
     "full_page_writes": "it could lose commits it has acknowledged",
@@ -199,7 +205,9 @@ def _scrub_postgresql(connection: Any) -> None:
     connection.autocommit = True
     for table in ("payloads", "scopes"):
         if not connection.execute(owned.format(table)).fetchone()[0]:
-            raise LandscapeError(f"{NOT_SCRUBBED}: this role doesn't own {table}. Its owner has to run `erase --clean`.")
+            raise LandscapeError(
+                f"{NOT_SCRUBBED}: this role doesn't own {table}. Its owner has to run `erase --clean`."
+            )
         connection.execute(f"VACUUM (FULL) {table}")
     connection.autocommit = False
 

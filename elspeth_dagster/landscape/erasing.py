@@ -66,12 +66,13 @@ class Wanted:
 
     def document(self) -> dict[str, Any]:
         """What an erasure keeps of it."""
+        seconds = None if self.older_than is None else int(self.older_than.total_seconds())
         told = {
             "row": self.row_key,
             "assessment": self.assessment,
             "rejections": self.with_rejections or None,
             "run": self.run,
-            "older_than_seconds": self.older_than and int(self.older_than.total_seconds()),
+            "older_than_seconds": seconds,
         }
         return {name: value for name, value in told.items() if value is not None}
 
@@ -253,9 +254,7 @@ def _runs(connection: sa.Connection, wanted: Wanted) -> list[str]:
     return list(connection.scalars(sa.select(run_ends.c.run_id).where(run_ends.c.ended_at < before)))
 
 
-def _rejected_with(
-    connection: sa.Connection, keys: Sequence[str], run_ids: Sequence[str] | None
-) -> tuple[str, ...]:
+def _rejected_with(connection: sa.Connection, keys: Sequence[str], run_ids: Sequence[str] | None) -> tuple[str, ...]:
     """The records that became no row and hold one of these keys as a word, by their payloads."""
     there = sa.select(row_rejections.c.raw_ref).distinct().order_by(row_rejections.c.raw_ref)
     if run_ids is not None:
@@ -317,9 +316,10 @@ def _in_the_way(connection: sa.Connection, resolved: _Resolved) -> Iterator[Lega
 
 def _carriers(connection: sa.Connection, resolved: _Resolved) -> Iterator[Artifact]:
     """The tables that were written from what goes, the last of each at its place."""
-    assessment = artifacts.c.asset_key.like(f"{resolved.wanted.assessment}/%") if resolved.wanted.assessment else True
-    of_runs = artifacts.c.run_id.in_(sa.select(HELD.c.run_id).where(resolved.goes))
-    in_order = artifacts.select().where(of_runs, assessment).order_by(artifacts.c.written_at)
+    of_it = artifacts.c.run_id.in_(sa.select(HELD.c.run_id).where(resolved.goes))
+    if resolved.wanted.assessment is not None:
+        of_it &= artifacts.c.asset_key.startswith(f"{resolved.wanted.assessment}/", autoescape=True)
+    in_order = artifacts.select().where(of_it).order_by(artifacts.c.written_at)
     last = {row.uri: Artifact(*row) for row in connection.execute(in_order)}
     yield from (last[uri] for uri in sorted(last))
 
@@ -377,9 +377,7 @@ def _destroy_keys(connection: sa.Connection, erasure: Erasure) -> None:
     """The keys of the scopes of which nothing is left that they name."""
     own = erased_payloads.c.erasure_id == erasure.erasure_id
     touched = sa.select(erased_payloads.c.scope_id).where(own, erased_payloads.c.scope_id.is_not(None))
-    has_bytes = sa.select(stored.c.scope_id).where(
-        stored.c.scope_id.is_not(None), sa.func.length(stored.c.body) > 0
-    )
+    has_bytes = sa.select(stored.c.scope_id).where(stored.c.scope_id.is_not(None), sa.func.length(stored.c.body) > 0)
     left = sa.select(scopes.c.scope_id, sa.literal(erasure.erasure_id)).where(
         scopes.c.scope_id.in_(touched), scopes.c.scope_id.not_in(has_bytes)
     )

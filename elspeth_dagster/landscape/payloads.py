@@ -107,7 +107,8 @@ class Kept(NamedTuple):
 def _kept(connection: sa.Connection, refs: list[str]) -> Iterator[Kept]:
     for some in _portions(refs):
         found = list(_stored(connection, some))
-        leant_on = sorted({kept.payload.dictionary_ref for kept in found if kept.payload.dictionary_ref})
+        whole = (kept.payload for kept in found if not kept.payload.is_erased)
+        leant_on = sorted({payload.dictionary_ref for payload in whole if payload.dictionary_ref})
         dictionaries = {one.payload.ref: checked(one) for one in _stored(connection, leant_on)}
         for kept in found:
             yield kept._replace(dictionary=dictionaries.get(kept.payload.dictionary_ref or "", b""))

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from elspeth_dagster.landscape.ledger import Landscape, insert
-from elspeth_dagster.landscape.records import Scope
-from elspeth_dagster.landscape.schema import erased_payloads, scopes
+from elspeth_dagster.landscape.records import Erasure, Scope
+from elspeth_dagster.landscape.schema import erased_payloads, erasures, scopes
 from elspeth_dagster.landscape.words import ScopeKind
 
 AT_ONCE = 500
@@ -77,3 +77,13 @@ def _latest(connection: sa.Connection, assessment: str, kind: ScopeKind, subject
 def _portions(subjects: list[str]) -> Iterator[list[str]]:
     for start in range(0, len(subjects), AT_ONCE):
         yield subjects[start : start + AT_ONCE]
+
+
+def erased_before(connection: sa.Connection, scope: Scope) -> Erasure | None:
+    """The last erasure of what was about the same subject, in scopes that it had before this one."""
+    same = [scopes.c[name] == getattr(scope, name) for name in ("assessment", "kind", "subject")]
+    earlier = sa.select(scopes.c.scope_id).where(*same, scopes.c.ordinal < scope.ordinal)
+    touched = sa.select(erased_payloads.c.erasure_id).where(erased_payloads.c.scope_id.in_(earlier))
+    last = erasures.select().where(erasures.c.erasure_id.in_(touched)).order_by(erasures.c.at.desc()).limit(1)
+    found = connection.execute(last).first()
+    return None if found is None else Erasure(*found)
