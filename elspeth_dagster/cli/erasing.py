@@ -29,7 +29,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     for run_id in plan.unfinished:
         yield f"not touched: run {run_id}, which has not ended"
     for held in plan.holds:
-        yield f"not touched: {holding.subject_of(held)}, held since {held.held_at:%Y-%m-%d} by {held.held_by}: {held.reason}"
+        since = f"held since {held.held_at:%Y-%m-%d} by {held.held_by}: {held.reason}"
+        yield f"not touched: {holding.subject_of(held)}, {since}"
     for carrier in plan.carriers:
         yield (
             f"holds the same texts: {carrier.uri} ({carrier.asset_key}, {carrier.row_count} rows): "

@@ -316,10 +316,11 @@ def _in_the_way(connection: sa.Connection, resolved: _Resolved) -> Iterator[Lega
 
 def _carriers(connection: sa.Connection, resolved: _Resolved) -> Iterator[Artifact]:
     """The tables that were written from what goes, the last of each at its place."""
-    of_it = artifacts.c.run_id.in_(sa.select(HELD.c.run_id).where(resolved.goes))
+    written = artifacts.select().where(artifacts.c.run_id.in_(sa.select(HELD.c.run_id).where(resolved.goes)))
     if resolved.wanted.assessment is not None:
-        of_it &= artifacts.c.asset_key.startswith(f"{resolved.wanted.assessment}/", autoescape=True)
-    in_order = artifacts.select().where(of_it).order_by(artifacts.c.written_at)
+        prefix = f"{resolved.wanted.assessment}/"
+        written = written.where(artifacts.c.asset_key.startswith(prefix, autoescape=True))
+    in_order = written.order_by(artifacts.c.written_at)
     last = {row.uri: Artifact(*row) for row in connection.execute(in_order)}
     yield from (last[uri] for uri in sorted(last))
 

@@ -4,8 +4,8 @@
        └─ or the rejections that kept a record from becoming a row
 
 Everything is read in one consistent snapshot, through indexes only, and every payload is held to its hash on the way.
-The parts hold the record's own rows (`records`), with the payloads that these refer to beside them. Of a payload that was
-erased there is the erasure instead of its bytes.
+The parts hold the record's own rows (`records`), with the payloads that these refer to beside them. Of a payload that
+was erased there is the erasure instead of its bytes.
 """
 
 from __future__ import annotations

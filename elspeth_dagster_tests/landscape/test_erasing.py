@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -196,10 +197,8 @@ def test_a_legal_hold_beats_erasure_until_it_is_released(landscape: Landscape, w
     tell(landscape, "r1", {"A": a_text("A1"), "B": a_text("B1")}, rejected={7: b"A;canary-X"})
     holding.hold(landscape, held, "case 7", "B. Counsel")
     assert [holding.subject_of(each) for each in plan(landscape, wanted).holds] == [held]
-    try:
+    with suppress(NotOnRecordError):
         erase(landscape, wanted, *WHY)
-    except NotOnRecordError:
-        pass
     assert is_on_record(landscape, "canary-A1") and is_on_record(landscape, "canary-X")
     holding.release(landscape, held, "closed", "B. Counsel")
     erase(landscape, wanted, *WHY)
@@ -319,22 +318,23 @@ def stored(ref: str) -> str:
     return schema.payloads.c.ref.type.stored(ref).hex()  # type: ignore[attr-defined, no-any-return]
 
 
+class UndoneError(Exception):
+    """Leaves a transaction without a trace."""
+
+
 def passes(landscape: Landscape, statement: str) -> bool:
     """Whether a statement does something that no guard refuses."""
-
-    class Undone(Exception):
-        pass
 
     changed = 0
 
     def attempt(connection: sa.Connection) -> None:
         nonlocal changed
         changed = connection.exec_driver_sql(statement).rowcount
-        raise Undone
+        raise UndoneError
 
     try:
         landscape.decide(attempt)
-    except Undone:
+    except UndoneError:
         return changed > 0
     except AuditError as error:
         assert "only grows" in str(error), statement

@@ -15,8 +15,8 @@ from elspeth_dagster.landscape.erasing import Wanted, erase
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.roles import OF_THE_OWNER, statements
 from elspeth_dagster_tests.conftest import PostgresServer
-from elspeth_dagster_tests.landscape.told import a_text, tell
 from elspeth_dagster_tests.landscape.test_only_growing import changes
+from elspeth_dagster_tests.landscape.told import a_text, tell
 
 
 class Roles(NamedTuple):
