@@ -17,7 +17,6 @@ from elspeth_dagster.landscape.records import Payload
 from elspeth_dagster.landscape.words import ScopeKind
 from elspeth_dagster_tests.landscape.told import (
     ASSESSMENT,
-    Told,
     a_text,
     begin,
     bodies_of,
@@ -30,11 +29,6 @@ from elspeth_dagster_tests.landscape.told import (
 
 WHY = ("request 42", "A. Clerk")
 ROW_A = Wanted(row_key="A")
-
-
-def refs_of(told: Told) -> list[str]:
-    """The names of a row's payloads, but those of its reply and answer."""
-    return [told.row.values_ref, str(told.row.raw_ref), told.request.ref]
 
 
 def is_erased(landscape: Landscape, ref: str) -> bool:
@@ -60,7 +54,7 @@ def test_what_is_about_a_row_goes_in_all_runs_and_of_others_nothing(landscape: L
 
 def test_no_byte_of_it_is_left_in_the_files(landscape: Landscape, database_url: str) -> None:
     told = tell(landscape, "r1", {"A": a_text("A1"), "B": a_text("B1")})
-    bodies = bodies_of(landscape, *refs_of(told["A"]))
+    bodies = bodies_of(landscape, *told["A"].refs)
     kept = bodies_of(landscape, told["B"].row.values_ref)[0]
     key = told["A"].scope.naming_key
     assert all(is_in_files(database_url, each) for each in (*bodies, kept, key))
@@ -114,7 +108,7 @@ def test_a_run_goes_with_its_rejected_records_and_leaves_what_other_runs_need(la
     assert (found.payloads, found.shared) == (done.payloads, 5) == (6, 5)
     assert not is_on_record(landscape, "canary-B1") and not is_on_record(landscape, "canary-X")
     assert first["A"].row.values_ref == second["A"].row.values_ref
-    assert not any(is_erased(landscape, ref) for ref in refs_of(second["A"]))
+    assert not any(is_erased(landscape, ref) for ref in second["A"].refs)
 
 
 def test_the_reply_that_a_kept_answer_was_taken_from_stays(landscape: Landscape) -> None:
@@ -231,7 +225,7 @@ def test_the_same_text_that_comes_again_gets_another_name_and_is_whole(landscape
     erase(landscape, Wanted(run="r1"), *WHY)
     again = tell(landscape, "r3", {"A": a_text("A1")})["A"]
     assert (first.scope.ordinal, again.scope.ordinal) == (1, 2)
-    assert not any(is_erased(landscape, ref) for ref in refs_of(again))
+    assert not any(is_erased(landscape, ref) for ref in again.refs)
     with landscape.read() as connection:
         assert scopes.erased_before(connection, again.scope) is not None
         assert scopes.erased_before(connection, first.scope) is None

@@ -41,12 +41,18 @@ FILLER = "and so on, as such cases go. " * 20
 
 
 class Told(NamedTuple):
-    """What a run recorded about a row."""
+    """What a run recorded about a row; `refs` are the names of all payloads that its records lead to."""
 
     row: Row
     scope: Scope
     request: Payload
     call: Call
+    came: str
+    judged: str
+
+    @property
+    def refs(self) -> list[str]:
+        return [self.row.values_ref, str(self.row.raw_ref), self.request.ref, self.came, self.judged]
 
 
 def tell(
@@ -56,29 +62,30 @@ def tell(
     *,
     rejected: Mapping[int, bytes] = {},
     taken_from: Mapping[str, Told] = {},
-    asked: Mapping[str, Payload] = {},
     ends: bool = True,
 ) -> dict[str, Told]:
     """Record a run about rows, by key; each is asked one question, whose request and reply quote its text.
 
-    `taken_from`: rows whose answer comes from another run's call. `asked`: rows whose request is this payload.
+    `taken_from`: rows whose answer comes from another run's call.
     """
     begin(landscape, run_id)
+    facts: list[Fact] = []
     of_rows = scopes.of_rows(landscape, ASSESSMENT, texts)
-    admitted = {key: _admit(landscape, run_id, index, key, text, of_rows[key])
+    admitted = {key: _admit(facts, run_id, index, key, text, of_rows[key])
                 for index, (key, text) in enumerate(texts.items())}  # fmt: skip
     for index, raw in rejected.items():
         scope = scopes.of_rejections(landscape, ASSESSMENT, run_id)
-        landscape.write(*rows.rejection(run_id, f"{ASSESSMENT}.admit_rows", row_index=index, partition_key=None,
-                                        line=None, column="age", reason="type", message="no number", raw=raw,
-                                        scope=scope))  # fmt: skip
-    state = _ask(landscape, run_id, [token for _, token, _ in admitted.values()])
+        facts += rows.rejection(run_id, f"{ASSESSMENT}.admit_rows", row_index=index, partition_key=None, line=None,
+                                column="age", reason="type", message="no number", raw=raw, scope=scope)  # fmt: skip
+    state = _ask(facts, run_id, [token for _, token, _ in admitted.values()])
     told = {}
     for index, (key, (row, token, values)) in enumerate(admitted.items()):
         scope = of_rows[key]
-        request = asked.get(key) or _request(texts[key], scope, values)
-        told[key] = _answer(landscape, state, index, token, row, scope, request, texts[key], taken_from.get(key))
-    _write_table(landscape, state)
+        request = _request(texts[key], scope, values)
+        told[key] = _answer(facts, state, index, token, row, scope, request, texts[key], taken_from.get(key))
+    facts.append(_table(state))
+    landscape.write(*(fact for fact in facts if isinstance(fact, Payload) and not fact.dictionary_ref))
+    landscape.write(*facts)
     if ends:
         runs.end(landscape, run_id, RunStatus.COMPLETED, "")
     return told
@@ -95,22 +102,22 @@ def begin(landscape: Landscape, run_id: str) -> None:
 
 
 def _admit(
-    landscape: Landscape, run_id: str, index: int, key: str, text: str, scope: Scope
+    facts: list[Fact], run_id: str, index: int, key: str, text: str, scope: Scope
 ) -> tuple[Row, str, Payload]:
     values: dict[str, Json] = {"id": key, "text": text}
-    facts = rows.admission(run_id, f"{ASSESSMENT}.admit_rows", row_index=index, row_key=key, partition_key=None,
+    admission = rows.admission(run_id, f"{ASSESSMENT}.admit_rows", row_index=index, row_key=key, partition_key=None,
                            line=None, values=values, raw=f"{key};{text}".encode(), scope=scope)  # fmt: skip
-    landscape.write(*facts)
-    [row] = [fact for fact in facts if isinstance(fact, Row)]
-    [token] = [fact.token_id for fact in facts if isinstance(fact, Token)]
+    facts += admission
+    [row] = [fact for fact in admission if isinstance(fact, Row)]
+    [token] = [fact.token_id for fact in admission if isinstance(fact, Token)]
     return row, token, Payload.of(canonical_json(values), scope)
 
 
-def _ask(landscape: Landscape, run_id: str, tokens: list[str]) -> NodeState:
-    batch, facts = batches.flush(run_id, f"{ASSESSMENT}.aggregate_rows", ordinal=0, trigger=Trigger.ROWS,
+def _ask(facts: list[Fact], run_id: str, tokens: list[str]) -> NodeState:
+    batch, flushed = batches.flush(run_id, f"{ASSESSMENT}.aggregate_rows", ordinal=0, trigger=Trigger.ROWS,
                                  shard="shard_00001", members=tuple(tokens))  # fmt: skip
     state = NodeState(new_id(), run_id, f"{ASSESSMENT}.ask_batches", batch.token_id, 1, "ask", 0, "host", 1, now())
-    landscape.write(*facts, state)
+    facts += [*flushed, state]
     return state
 
 
@@ -121,7 +128,7 @@ def _request(text: str, scope: Scope, values: Payload) -> Payload:
 
 
 def _answer(
-    landscape: Landscape,
+    facts: list[Fact],
     state: NodeState,
     index: int,
     token: str,
@@ -142,13 +149,15 @@ def _answer(
     linked = taken_from.call if taken_from else call
     answer = Answer(state.state_id, token, "cs1_depth", state.run_id, AnswerStatus.ACCEPTED, None, None, judged.ref,
                     linked.call_id, now())  # fmt: skip
-    landscape.write(*made, judged, answer)
-    return Told(row, scope, request, linked)
+    facts += [*made, judged, answer]
+    if taken_from:
+        return Told(row, scope, taken_from.request, linked, taken_from.came, judged.ref)
+    return Told(row, scope, request, linked, came.ref, judged.ref)
 
 
-def _write_table(landscape: Landscape, state: NodeState) -> None:
-    landscape.write(Artifact(new_id(), state.run_id, state.state_id, f"{ASSESSMENT}/results", None,
-                             f"file:///data/{state.run_id}.parquet", "sha256:" + "00" * 32, 9, 1, now()))  # fmt: skip
+def _table(state: NodeState) -> Artifact:
+    return Artifact(new_id(), state.run_id, state.state_id, f"{ASSESSMENT}/results", None,
+                    f"file:///data/{state.run_id}.parquet", "sha256:" + "00" * 32, 9, 1, now())  # fmt: skip
 
 
 def a_text(seed: object) -> str:
