@@ -29,6 +29,7 @@ from sqlalchemy import event
 from elspeth_dagster.core.errors import LandscapeError, SettingsError
 from elspeth_dagster.landscape import migrations
 from elspeth_dagster.landscape.faults import Fault, fault_of, given_up, refusal, why
+from elspeth_dagster.landscape.schema import metadata
 
 T = TypeVar("T")
 PATIENCE = 60.0  # seconds for which a database that is away or busy is waited for
@@ -78,6 +79,7 @@ class Database:
         engine = _engine(url, create=create, patience=patience)
         try:
             _once_started(engine, lambda: migrations.bring_up(engine, create=create, upgrade=upgrade), patience)
+            _check_that_tables_are_logged(engine)
         except BaseException as error:
             engine.dispose()
             if isinstance(error, sa.exc.SQLAlchemyError):
@@ -230,6 +232,20 @@ def _once_started(engine: sa.Engine, open_: Callable[[], None], patience: float)
                 what = f"no connection for {seconds:.0f} seconds: {why(error)}"
                 raise LandscapeError(f"{migrations.named(engine)} can't be opened: {what}") from error
         time.sleep(0.2)
+
+
+def _check_that_tables_are_logged(engine: sa.Engine) -> None:
+    """PostgreSQL empties an UNLOGGED table after a crash, whatever it has acknowledged."""
+    if engine.dialect.name != "postgresql":
+        return
+    unlogged = sa.text(
+        "SELECT c.relname FROM pg_class c WHERE c.relnamespace = current_schema()::regnamespace "
+        "AND c.relkind = 'r' AND c.relpersistence <> 'p' AND c.relname = ANY(:names) LIMIT 1"
+    )
+    with engine.connect() as connection:
+        found = connection.scalar(unlogged, {"names": list(metadata.tables)})
+    if found is not None:
+        raise LandscapeError(f"PostgreSQL keeps {found} UNLOGGED: it would be empty after a crash. Set it LOGGED")
 
 
 def _may_be_starting(error: sa.exc.OperationalError) -> bool:

@@ -26,7 +26,7 @@ from elspeth_dagster.landscape.records import Erasure
 from elspeth_dagster.landscape.words import RunStatus, ScopeKind
 from elspeth_dagster_tests.landscape.told import FILLER, Told, tell
 
-EXAMPLES = {"sqlite": (5, 15), "postgresql": (2, 15)}
+EXAMPLES = {"sqlite": (10, 20), "postgresql": (4, 15)}
 KEYS = st.sampled_from(["A", "B"])
 TEXTS = st.dictionaries(KEYS, st.sampled_from([f"one {FILLER}", f"two {FILLER}", "short"]), min_size=1)
 Held = tuple[str, str]
@@ -186,9 +186,7 @@ def test_whatever_happens_what_may_go_goes_and_nothing_else(landscape: Landscape
 
 
 @pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
-def test_an_erasure_that_took_too_much_would_be_noticed(
-    landscape: Landscape, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_erasure_that_took_too_much_would_be_noticed(landscape: Landscape, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(erasing, "_IN_USE", sa.select(sa.literal(0)))
     few = {"max_examples": 40, "stateful_step_count": 10, "phases": [Phase.generate], "derandomize": True}
     with pytest.raises(AssertionError):

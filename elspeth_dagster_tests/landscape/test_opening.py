@@ -182,6 +182,13 @@ def test_a_postgresql_server_without_fsync_or_full_page_writes_is_refused(own_po
         own_postgres.run(f"ALTER SYSTEM RESET {name}")
 
 
+def test_a_postgresql_table_that_a_crash_would_empty_is_refused(postgresql_url: str) -> None:
+    with psycopg.connect(postgresql_url, autocommit=True) as admin:
+        admin.execute("ALTER TABLE artifacts SET UNLOGGED")
+    with pytest.raises(LandscapeError, match="^PostgreSQL keeps artifacts UNLOGGED: it would be empty after a crash"):
+        Database.open(postgresql_url)
+
+
 def wait_until(url: str, name: str, value: str) -> None:
     """Return when new connections see a setting."""
     for _ in range(500):

@@ -101,9 +101,7 @@ def begin(landscape: Landscape, run_id: str) -> None:
     runs.begin(landscape, run, nodes, [], [config])
 
 
-def _admit(
-    facts: list[Fact], run_id: str, index: int, key: str, text: str, scope: Scope
-) -> tuple[Row, str, Payload]:
+def _admit(facts: list[Fact], run_id: str, index: int, key: str, text: str, scope: Scope) -> tuple[Row, str, Payload]:
     values: dict[str, Json] = {"id": key, "text": text}
     admission = rows.admission(run_id, f"{ASSESSMENT}.admit_rows", row_index=index, row_key=key, partition_key=None,
                            line=None, values=values, raw=f"{key};{text}".encode(), scope=scope)  # fmt: skip

@@ -1,6 +1,5 @@
 """Whatever a provider replies ends as documented, with the raw bytes kept and the neighbours untouched."""
 
-import json
 from contextlib import closing
 
 import pytest
