@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -25,16 +25,20 @@ import sqlalchemy as sa
 from elspeth_dagster.core.errors import LandscapeError, NotOnRecordError
 from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.landscape import holding, payloads
+from elspeth_dagster.landscape.columns import HASH_BYTES
 from elspeth_dagster.landscape.explaining import find_run
 from elspeth_dagster.landscape.ledger import Landscape, insert, now
 from elspeth_dagster.landscape.records import Artifact, Erasure, LegalHold, Payload
 from elspeth_dagster.landscape.schema import (
     answers,
     artifacts,
+    batch_members,
+    batches,
     calls,
     erased_payloads,
     erased_scopes,
     erasures,
+    node_states,
     nodes,
     replies,
     row_rejections,
@@ -116,7 +120,7 @@ def plan(landscape: Landscape, wanted: Wanted) -> Plan:
     Raises NotOnRecordError for a row or run that isn't on record, LandscapeError for a run that has not ended.
     """
     with landscape.read() as connection:
-        return _plan(connection, _resolved(connection, wanted))
+        return _plan(connection, _resolved(connection, wanted, counting=True))
 
 
 def erase(landscape: Landscape, wanted: Wanted, reason: str, by: str) -> Erased:
@@ -137,9 +141,13 @@ def erase(landscape: Landscape, wanted: Wanted, reason: str, by: str) -> Erased:
 
 @dataclass(frozen=True)
 class _Resolved:
-    """What is wanted, by the record's own names: which runs (None: any), which row, which rejected records."""
+    """What is wanted, by the record's own names: which runs (None: any), which row, which rejected records.
+
+    `held` are the references that matter: those of what is wanted, and all others to the same bytes.
+    """
 
     wanted: Wanted
+    held: sa.Subquery
     run_ids: tuple[str, ...] | None
     holds: tuple[LegalHold, ...]
     rejected: tuple[str, ...] = ()
@@ -149,40 +157,43 @@ class _Resolved:
     def is_wanted(self) -> sa.ColumnElement[bool]:
         """Whether a record is what was asked for."""
         if self.run_ids is not None:
-            return HELD.c.run_id.in_(self.run_ids)
-        same = HELD.c.row_key == self.wanted.row_key
+            return self.held.c.run_id.in_(self.run_ids)
+        same = self.held.c.row_key == self.wanted.row_key
         if self.wanted.assessment is not None:
-            same &= HELD.c.assessment == self.wanted.assessment
+            same &= self.held.c.assessment == self.wanted.assessment
         return same
 
     @property
     def goes(self) -> sa.ColumnElement[bool]:
         """Whether a record may go."""
-        of_row = sa.and_(HELD.c.row_key.is_not(None), self.is_wanted, *self._not_held)
-        return sa.and_(sa.or_(of_row, self._rejection_goes), HELD.c.run_id.in_(sa.select(run_ends.c.run_id)))
+        of_row = sa.and_(self.held.c.row_key.is_not(None), self.is_wanted, *self._not_held)
+        return sa.and_(sa.or_(of_row, self._rejection_goes), self.held.c.run_id.in_(sa.select(run_ends.c.run_id)))
 
     @property
     def _not_held(self) -> Iterator[sa.ColumnElement[bool]]:
-        yield HELD.c.run_id.not_in(holding.on_runs(self.holds))
+        yield self.held.c.run_id.not_in(holding.on_runs(self.holds))
         for held in holding.on_rows(self.holds):
-            is_it = HELD.c.row_key == held.subject
-            yield ~is_it if held.assessment is None else ~(is_it & (HELD.c.assessment == held.assessment))
+            is_it = self.held.c.row_key == held.subject
+            yield ~is_it if held.assessment is None else ~(is_it & (self.held.c.assessment == held.assessment))
 
     @property
     def _rejection_goes(self) -> sa.ColumnElement[bool]:
-        is_rejected = HELD.c.row_key.is_(None) & HELD.c.run_id.not_in(holding.on_runs(self.holds))
+        is_rejected = self.held.c.row_key.is_(None) & self.held.c.run_id.not_in(holding.on_runs(self.holds))
         if self.run_ids is None:
-            return is_rejected & HELD.c.ref.in_(self.rejected)
-        return is_rejected & HELD.c.run_id.in_(self.run_ids) & HELD.c.ref.not_in(self.mentioning)
+            return is_rejected & self.held.c.ref.in_(self.rejected)
+        return is_rejected & self.held.c.run_id.in_(self.run_ids) & self.held.c.ref.not_in(self.mentioning)
 
     @property
     def gone(self) -> sa.ColumnElement[bool]:
         """Whether a payload goes: something that goes refers to it, and nothing that stays does."""
         return sa.and_(
             sa.func.length(stored.c.body) > 0,
-            stored.c.ref.in_(sa.select(HELD.c.ref).where(self.goes)),
-            stored.c.ref.not_in(sa.select(HELD.c.ref).where(~self.goes)),
-            stored.c.ref.not_in(sa.union(*(sa.select(column) for column in ABOUT_NOBODY))),
+            stored.c.ref.in_(sa.select(self.held.c.ref).where(self.goes)),
+            stored.c.ref.not_in(sa.select(self.held.c.ref).where(~self.goes)),
+            sa.or_(
+                stored.c.scope_id.is_not(None),
+                stored.c.ref.not_in(sa.union(*(sa.select(column) for column in ABOUT_NOBODY))),
+            ),
             sa.or_(stored.c.scope_id.is_(None), stored.c.scope_id.not_in(_IN_USE)),
         )
 
@@ -192,17 +203,24 @@ _UNFINISHED = sa.select(runs.c.run_id).where(~sa.exists().where(run_ends.c.run_i
 _IN_USE = sa.select(rows.c.scope_id).where(rows.c.run_id.in_(_UNFINISHED), rows.c.scope_id.is_not(None)).correlate(None)
 
 
-def _held() -> sa.Subquery:
-    """Each reference to bytes that are about somebody, with the record that it is of: its run and its row."""
+def _held(scopes_: sa.Select[Any] | None, run_ids: Sequence[str] | None) -> sa.Subquery:
+    """Each reference to bytes that are about somebody, with the record that it is of: its run and its row.
+
+    Where `scopes_` are given, those about rows of these scopes, and of these runs' rejected records: whatever else
+    there is can't refer to the same bytes, whose names are of a scope. From a row to its calls the way is by its batch.
+    """
     admitted = rows.join(nodes, (nodes.c.run_id == rows.c.run_id) & (nodes.c.node_id == rows.c.node_id))
-    of_token = tokens.join(admitted, rows.c.row_id == tokens.c.row_id)
-    asked = calls.join(of_token, tokens.c.token_id == calls.c.token_id)
-    answered = answers.join(of_token, tokens.c.token_id == answers.c.token_id)
+    of_token = admitted.join(tokens, tokens.c.row_id == rows.c.row_id)
+    in_batch = of_token.join(batch_members, batch_members.c.token_id == tokens.c.token_id)
+    in_state = in_batch.join(batches, batches.c.batch_id == batch_members.c.batch_id).join(
+        node_states, node_states.c.token_id == batches.c.token_id
+    )
+    made_here = (calls.c.state_id == node_states.c.state_id) & (calls.c.token_id == tokens.c.token_id)
+    asked = in_state.join(calls, made_here)
+    answered = of_token.join(answers, answers.c.token_id == tokens.c.token_id)
     taken = answered.join(calls, calls.c.call_id == answers.c.call_id)
-    rejecting = (nodes.c.run_id == row_rejections.c.run_id) & (nodes.c.node_id == row_rejections.c.node_id)
-    rejected = row_rejections.join(nodes, rejecting)
     came = replies.c.call_id == calls.c.call_id
-    parts = [
+    about_rows = [
         _of(rows.c.values_ref, admitted),
         _of(rows.c.raw_ref, admitted),
         _of(calls.c.request_ref, asked),
@@ -210,10 +228,10 @@ def _held() -> sa.Subquery:
         _of(answers.c.values_ref, answered),
         _of(calls.c.request_ref, taken),
         _of(replies.c.body_ref, taken.join(replies, came)),
-        sa.select(row_rejections.c.raw_ref.label("ref"), nodes.c.run_id, nodes.c.assessment, sa.null().label("row_key"))
-        .select_from(rejected),
-    ]  # fmt: skip
-    return sa.union_all(*parts).subquery("held")
+    ]
+    if scopes_ is not None:
+        about_rows = [each.where(rows.c.scope_id.in_(scopes_)) for each in about_rows]
+    return sa.union_all(*about_rows, _of_rejections(run_ids)).subquery("held")
 
 
 def _of(ref: sa.Column[str], joined: sa.FromClause) -> sa.Select[Any]:
@@ -221,27 +239,53 @@ def _of(ref: sa.Column[str], joined: sa.FromClause) -> sa.Select[Any]:
     return known.select_from(joined).where(ref.is_not(None))
 
 
-HELD = _held()
+def _of_rejections(run_ids: Sequence[str] | None) -> sa.Select[Any]:
+    admitted = (nodes.c.run_id == row_rejections.c.run_id) & (nodes.c.node_id == row_rejections.c.node_id)
+    ref, nobody = row_rejections.c.raw_ref.label("ref"), sa.null().label("row_key")
+    rejected = sa.select(ref, nodes.c.run_id, nodes.c.assessment, nobody).join(nodes, admitted)
+    return rejected if run_ids is None else rejected.where(row_rejections.c.run_id.in_(run_ids))
 
 
-def _resolved(connection: sa.Connection, wanted: Wanted) -> _Resolved:
+def _resolved(connection: sa.Connection, wanted: Wanted, *, counting: bool) -> _Resolved:
+    """What is wanted; `counting`: also the rejected records that only hold a row's key, and are left."""
     holds = tuple(holding.standing(connection))
     if wanted.row_key is not None:
-        return _of_row(connection, wanted, wanted.row_key, holds)
+        found = _of_row(connection, wanted, wanted.row_key, holds, counting=counting)
+    else:
+        found = _of_runs(connection, wanted, holds)
+    plain = sa.select(found.held.c.ref).where(found.is_wanted, sa.func.length(found.held.c.ref) == HASH_BYTES)
+    if connection.scalar(plain.limit(1)) is None:
+        return found
+    return replace(found, held=_held(None, None))  # a plain hash may be of any row's bytes
+
+
+def _of_runs(connection: sa.Connection, wanted: Wanted, holds: tuple[LegalHold, ...]) -> _Resolved:
     run_ids = tuple(_runs(connection, wanted))
     held_keys = [held.subject for held in holding.on_rows(holds)]
     mentioning = _rejected_with(connection, held_keys, run_ids) if held_keys else ()
-    return _Resolved(wanted, run_ids, holds, mentioning=mentioning)
+    theirs = sa.select(rows.c.scope_id).where(rows.c.run_id.in_(run_ids)).correlate(None)
+    return _Resolved(wanted, _held(_with_scopes_of(theirs), run_ids), run_ids, holds, mentioning=mentioning)
 
 
-def _of_row(connection: sa.Connection, wanted: Wanted, key: str, holds: tuple[LegalHold, ...]) -> _Resolved:
-    with_it = _rejected_with(connection, [key], None)
+def _with_scopes_of(found: sa.Select[Any]) -> sa.Select[Any]:
+    """Also the other scopes of the same subjects: an answer may be taken from a reply in one of these."""
+    own, other = scopes.alias("own"), scopes.alias("other")
+    same = sa.and_(*(own.c[name] == other.c[name] for name in ("assessment", "kind", "subject")))
+    return sa.select(other.c.scope_id).select_from(own.join(other, same)).where(own.c.scope_id.in_(found))
+
+
+def _of_row(
+    connection: sa.Connection, wanted: Wanted, key: str, holds: tuple[LegalHold, ...], *, counting: bool
+) -> _Resolved:
+    with_it = _rejected_with(connection, [key], None) if counting or wanted.with_rejections else ()
     if not with_it:
         holding.found(connection, holding.Subject(ScopeKind.ROW, key, wanted.assessment))
     held_keys = [held.subject for held in holding.on_rows(holds)]
     of_held = set(_rejected_with(connection, held_keys, None)) if held_keys and wanted.with_rejections else set()
     going = tuple(ref for ref in with_it if ref not in of_held) if wanted.with_rejections else ()
-    return _Resolved(wanted, None, holds, rejected=going, mentioning=tuple(set(with_it) - set(going)))
+    own = sa.select(scopes.c.scope_id).where(scopes.c.kind == ScopeKind.ROW, scopes.c.subject == key)
+    held = _held(own, None if going else ())
+    return _Resolved(wanted, held, None, holds, rejected=going, mentioning=tuple(set(with_it) - set(going)))
 
 
 def _runs(connection: sa.Connection, wanted: Wanted) -> list[str]:
@@ -277,17 +321,19 @@ def _plan(connection: sa.Connection, resolved: _Resolved) -> Plan:
     sized = (sa.func.count(), sa.func.sum(stored.c.size), sa.func.sum(sa.func.length(stored.c.body)))
     number, size, packed = connection.execute(sa.select(*sized).where(resolved.gone)).one()
     there = sa.func.length(stored.c.body) > 0
-    led_to = sa.select(sa.func.count()).where(there, stored.c.ref.in_(sa.select(HELD.c.ref).where(resolved.goes)))
+    led_to = sa.select(sa.func.count()).where(
+        there, stored.c.ref.in_(sa.select(resolved.held.c.ref).where(resolved.goes))
+    )
     return Plan(
         rows=_count(connection, rows, rows.c.values_ref, resolved),
-        runs=connection.scalar(sa.select(sa.func.count(HELD.c.run_id.distinct())).where(resolved.goes)) or 0,
+        runs=connection.scalar(sa.select(sa.func.count(resolved.held.c.run_id.distinct())).where(resolved.goes)) or 0,
         rejections=_count(connection, row_rejections, row_rejections.c.raw_ref, resolved),
         payloads=number,
         size=int(size or 0),
         stored=int(packed or 0),
         shared=(connection.scalar(led_to) or 0) - number,
-        leaning=connection.scalar(sa.select(sa.func.count()).select_from(_leaning(resolved.gone).subquery())) or 0,
-        unfinished=tuple(connection.scalars(_touched(resolved).where(HELD.c.run_id.in_(_UNFINISHED)))),
+        leaning=connection.scalar(sa.select(sa.func.count()).select_from(_leaning(resolved).subquery())) or 0,
+        unfinished=tuple(connection.scalars(_touched(resolved).where(resolved.held.c.run_id.in_(_UNFINISHED)))),
         holds=tuple(_in_the_way(connection, resolved)),
         mentioning=len(resolved.mentioning),
         carriers=tuple(_carriers(connection, resolved)),
@@ -301,22 +347,28 @@ def _count(connection: sa.Connection, table: sa.Table, ref: sa.Column[str], reso
 
 
 def _touched(resolved: _Resolved) -> sa.Select[tuple[str]]:
-    return sa.select(HELD.c.run_id).distinct().where(resolved.is_wanted).order_by(HELD.c.run_id)
+    return sa.select(resolved.held.c.run_id).distinct().where(resolved.is_wanted).order_by(resolved.held.c.run_id)
 
 
 def _in_the_way(connection: sa.Connection, resolved: _Resolved) -> Iterator[LegalHold]:
     """The holds that keep something of what is wanted."""
     for held in resolved.holds:
-        of_it = HELD.c.run_id == held.subject if held.kind is ScopeKind.RUN else HELD.c.row_key == held.subject
+        of_it = (
+            resolved.held.c.run_id == held.subject
+            if held.kind is ScopeKind.RUN
+            else resolved.held.c.row_key == held.subject
+        )
         if held.assessment is not None:
-            of_it &= HELD.c.assessment == held.assessment
-        if connection.scalar(sa.select(sa.literal(1)).select_from(HELD).where(of_it, resolved.is_wanted).limit(1)):
+            of_it &= resolved.held.c.assessment == held.assessment
+        if connection.scalar(
+            sa.select(sa.literal(1)).select_from(resolved.held).where(of_it, resolved.is_wanted).limit(1)
+        ):
             yield held
 
 
 def _carriers(connection: sa.Connection, resolved: _Resolved) -> Iterator[Artifact]:
     """The tables that were written from what goes, the last of each at its place."""
-    written = artifacts.select().where(artifacts.c.run_id.in_(sa.select(HELD.c.run_id).where(resolved.goes)))
+    written = artifacts.select().where(artifacts.c.run_id.in_(sa.select(resolved.held.c.run_id).where(resolved.goes)))
     if resolved.wanted.assessment is not None:
         prefix = f"{resolved.wanted.assessment}/"
         written = written.where(artifacts.c.asset_key.startswith(prefix, autoescape=True))
@@ -325,12 +377,13 @@ def _carriers(connection: sa.Connection, resolved: _Resolved) -> Iterator[Artifa
     yield from (last[uri] for uri in sorted(last))
 
 
-def _leaning(gone: sa.ColumnElement[bool]) -> sa.Select[Any]:
+def _leaning(resolved: _Resolved) -> sa.Select[Any]:
     """The payloads that stay and lean on one that goes."""
-    going = sa.select(stored.c.ref).where(gone)
+    going = sa.select(stored.c.ref).where(resolved.gone)
     leaning = stored.alias("leaning")
+    known = leaning.c.ref.in_(sa.select(resolved.held.c.ref))
     return sa.select(*leaning.c).where(
-        sa.func.length(leaning.c.body) > 0, leaning.c.dictionary_ref.in_(going), leaning.c.ref.not_in(going)
+        known, sa.func.length(leaning.c.body) > 0, leaning.c.dictionary_ref.in_(going), leaning.c.ref.not_in(going)
     )
 
 
@@ -340,11 +393,12 @@ def _leaning(gone: sa.ColumnElement[bool]) -> sa.Select[Any]:
 def _erased(connection: sa.Connection, wanted: Wanted, erasure: Erasure) -> Erased:
     own = erased_payloads.c.erasure_id == erasure.erasure_id
     if connection.scalar(sa.select(erasures.c.erasure_id).where(erasures.c.erasure_id == erasure.erasure_id)) is None:
-        _record(connection, _resolved(connection, wanted), erasure)
-        repacked = _repack(connection, own)
+        resolved = _resolved(connection, wanted, counting=False)
+        _record(connection, resolved, erasure)
+        repacked = _repack(connection, resolved, own)
         named = stored.c.ref.in_(sa.select(erased_payloads.c.ref).where(own))
         connection.execute(stored.update().where(named).values(body=b""))
-        _destroy_keys(connection, erasure)
+        _destroy_keys(connection, resolved, erasure)
     else:
         repacked = 0  # the commit had arrived when the connection was lost
     emptied = connection.scalar(sa.select(sa.func.count()).select_from(erased_payloads).where(own)) or 0
@@ -361,11 +415,12 @@ def _record(connection: sa.Connection, resolved: _Resolved, erasure: Erasure) ->
     connection.execute(erased_payloads.insert().from_select(["ref", "erasure_id", "scope_id"], named))
 
 
-def _repack(connection: sa.Connection, own: sa.ColumnElement[bool]) -> int:
+def _repack(connection: sa.Connection, resolved: _Resolved, own: sa.ColumnElement[bool]) -> int:
     """Pack anew what stays and leans on what goes, as long as that is there to lean on."""
     going = sa.select(erased_payloads.c.ref).where(own)
     leaning = sa.select(stored.c.ref).where(stored.c.dictionary_ref.in_(going), stored.c.ref.not_in(going))
-    refs = list(connection.scalars(leaning.where(sa.func.length(stored.c.body) > 0)))
+    known = stored.c.ref.in_(sa.select(resolved.held.c.ref))
+    refs = list(connection.scalars(leaning.where(known, sa.func.length(stored.c.body) > 0)))
     for ref in refs:
         data = payloads.read(connection, ref)
         packed = Payload(ref, len(data), Encoding.IDENTITY, data).packed()
@@ -374,11 +429,14 @@ def _repack(connection: sa.Connection, own: sa.ColumnElement[bool]) -> int:
     return len(refs)
 
 
-def _destroy_keys(connection: sa.Connection, erasure: Erasure) -> None:
+def _destroy_keys(connection: sa.Connection, resolved: _Resolved, erasure: Erasure) -> None:
     """The keys of the scopes of which nothing is left that they name."""
     own = erased_payloads.c.erasure_id == erasure.erasure_id
     touched = sa.select(erased_payloads.c.scope_id).where(own, erased_payloads.c.scope_id.is_not(None))
-    has_bytes = sa.select(stored.c.scope_id).where(stored.c.scope_id.is_not(None), sa.func.length(stored.c.body) > 0)
+    known = stored.c.ref.in_(sa.select(resolved.held.c.ref))
+    has_bytes = sa.select(stored.c.scope_id).where(
+        known, stored.c.scope_id.is_not(None), sa.func.length(stored.c.body) > 0
+    )
     left = sa.select(scopes.c.scope_id, sa.literal(erasure.erasure_id)).where(
         scopes.c.scope_id.in_(touched), scopes.c.scope_id.not_in(has_bytes)
     )

@@ -136,6 +136,16 @@ def test_what_stays_and_leans_on_what_goes_is_packed_anew(landscape: Landscape) 
         assert connection.scalar(leans_on) is None
 
 
+def test_what_was_recorded_before_there_were_scopes_goes_unless_another_row_has_the_same(landscape: Landscape) -> None:
+    same = tell(landscape, "r1", {"A": a_text("A1"), "B": a_text("B1")}, plainly=True)
+    tell(landscape, "r2", {"C": a_text("A1")}, plainly=True)
+    assert (plan(landscape, ROW_A).payloads, plan(landscape, ROW_A).shared) == (2, 3)
+    erase(landscape, ROW_A, *WHY)
+    assert is_erased(landscape, same["A"].row.values_ref) and not is_erased(landscape, same["A"].request.ref)
+    erase(landscape, Wanted(row_key="C"), *WHY)
+    assert not is_on_record(landscape, "canary-A1") and is_on_record(landscape, "canary-B1")
+
+
 def test_old_runs_go_and_later_ones_stay(landscape: Landscape, monkeypatch: pytest.MonkeyPatch) -> None:
     tell(landscape, "r1", {"A": a_text("A1")})
     with landscape.read() as connection:

@@ -63,15 +63,18 @@ def tell(
     rejected: Mapping[int, bytes] = {},
     taken_from: Mapping[str, Told] = {},
     ends: bool = True,
+    plainly: bool = False,
 ) -> dict[str, Told]:
     """Record a run about rows, by key; each is asked one question, whose request and reply quote its text.
 
     `taken_from`: rows whose answer comes from another run's call.
+    `plainly`: with names as they were before there were scopes.
     """
     begin(landscape, run_id)
     facts: list[Fact] = []
     of_rows = scopes.of_rows(landscape, ASSESSMENT, texts)
-    admitted = {key: _admit(facts, run_id, index, key, text, of_rows[key])
+    naming: Mapping[str, Scope | None] = dict.fromkeys(texts) if plainly else of_rows
+    admitted = {key: _admit(facts, run_id, index, key, text, of_rows[key], naming[key])
                 for index, (key, text) in enumerate(texts.items())}  # fmt: skip
     for index, raw in rejected.items():
         scope = scopes.of_rejections(landscape, ASSESSMENT, run_id)
@@ -80,9 +83,9 @@ def tell(
     state = _ask(facts, run_id, [token for _, token, _ in admitted.values()])
     told = {}
     for index, (key, (row, token, values)) in enumerate(admitted.items()):
-        scope = of_rows[key]
-        request = _request(texts[key], scope, values)
-        told[key] = _answer(facts, state, index, token, row, scope, request, texts[key], taken_from.get(key))
+        request = _request(texts[key], naming[key], values)
+        refs = _answer(facts, state, index, token, naming[key], request, texts[key], taken_from.get(key))
+        told[key] = Told(row, of_rows[key], *refs)
     facts.append(_table(state))
     landscape.write(*(fact for fact in facts if isinstance(fact, Payload) and not fact.dictionary_ref))
     landscape.write(*facts)
@@ -101,14 +104,16 @@ def begin(landscape: Landscape, run_id: str) -> None:
     runs.begin(landscape, run, nodes, [], [config])
 
 
-def _admit(facts: list[Fact], run_id: str, index: int, key: str, text: str, scope: Scope) -> tuple[Row, str, Payload]:
+def _admit(
+    facts: list[Fact], run_id: str, index: int, key: str, text: str, scope: Scope, naming: Scope | None
+) -> tuple[Row, str, Payload]:
     values: dict[str, Json] = {"id": key, "text": text}
     admission = rows.admission(run_id, f"{ASSESSMENT}.admit_rows", row_index=index, row_key=key, partition_key=None,
-                           line=None, values=values, raw=f"{key};{text}".encode(), scope=scope)  # fmt: skip
-    facts += admission
-    [row] = [fact for fact in admission if isinstance(fact, Row)]
+                               line=None, values=values, raw=f"{key};{text}".encode(), scope=naming)  # fmt: skip
+    [row] = [fact._replace(scope_id=scope.scope_id) for fact in admission if isinstance(fact, Row)]
     [token] = [fact.token_id for fact in admission if isinstance(fact, Token)]
-    return row, token, Payload.of(canonical_json(values), scope)
+    facts += [row, *(fact for fact in admission if not isinstance(fact, Row))]
+    return row, token, Payload.of(canonical_json(values), naming)
 
 
 def _ask(facts: list[Fact], run_id: str, tokens: list[str]) -> NodeState:
@@ -119,10 +124,11 @@ def _ask(facts: list[Fact], run_id: str, tokens: list[str]) -> NodeState:
     return state
 
 
-def _request(text: str, scope: Scope, values: Payload) -> Payload:
+def _request(text: str, scope: Scope | None, values: Payload) -> Payload:
     """A request that leans on its row's values."""
     body = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": f"Judge: {text}"}]}).encode()
-    return Payload.of(body, scope).leaning_on(Dictionary(values.ref, values.body))
+    request = Payload.of(body, scope)
+    return request.leaning_on(Dictionary(values.ref, values.body)) if scope else request
 
 
 def _answer(
@@ -130,12 +136,11 @@ def _answer(
     state: NodeState,
     index: int,
     token: str,
-    row: Row,
-    scope: Scope,
+    scope: Scope | None,
     request: Payload,
     text: str,
     taken_from: Told | None,
-) -> Told:
+) -> tuple[Payload, Call, str, str]:
     came = Payload.of(json.dumps({"choices": [{"message": {"content": f"It says: {text}"}}]}).encode(), scope)
     judged = Payload.of(canonical_json({"score": 1, "rationale": f"because of {text}"}), scope)
     head = Payload.of(b"{}")
@@ -149,8 +154,8 @@ def _answer(
                     linked.call_id, now())  # fmt: skip
     facts += [*made, judged, answer]
     if taken_from:
-        return Told(row, scope, taken_from.request, linked, taken_from.came, judged.ref)
-    return Told(row, scope, request, linked, came.ref, judged.ref)
+        return taken_from.request, linked, taken_from.came, judged.ref
+    return request, linked, came.ref, judged.ref
 
 
 def _table(state: NodeState) -> Artifact:
