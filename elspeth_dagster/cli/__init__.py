@@ -514,7 +514,7 @@ def erase(
     elspeth-dagster erase --older-than 365d --reason "retention" --by cron --yes
     """
     from elspeth_dagster.landscape.erasing import Wanted
-    from elspeth_dagster.landscape.ledger import Landscape
+    from elspeth_dagster.landscape.ledger import Landscape, now
 
     named = sum(each is not None for each in (row_key, run, older_than)) + clean
     if named != 1:
@@ -528,7 +528,8 @@ def erase(
             landscape.scrub()
             show(["The database's files are written anew."])
             return
-        wanted = Wanted(row_key, assessment, with_rejections, run, older_than)
+        before = None if older_than is None else now() - older_than
+        wanted = Wanted(row_key, assessment, with_rejections, run, before)
         _erase(landscape, wanted, reason or "", by or "", yes=yes, as_json=as_json)
 
 

@@ -1,10 +1,11 @@
 """Erase: the bytes of what was read, asked and answered go; their names, and every record, stay.
 
-    what goes = what records that may go refer to, without what any other record refers to
+    what goes = what records that may go refer to, without what any record that stands refers to
 
-A record may go when it is asked for, its run has ended, and no legal hold covers it. Whatever another record leads to
-stays: of an answer that was taken from another run's reply, that reply too. What is about a row of which a run that
-goes on has a row stays whole, since that run may be about to refer to it.
+A record may go when it is asked for, its run has ended, and no legal hold covers it. One that an earlier erasure let go
+stands no more, and keeps nothing that it shares with one that goes now. Whatever a record that stands leads to stays:
+of an answer that was taken from another run's reply, that reply too. What is about a row of which a run that goes on
+has a row stays whole, since that run may be about to refer to it.
 
 The erasure itself is recorded first, then what it names is emptied, in one transaction in which nobody else writes;
 the guards let nothing else pass. A payload that stays and leans on one that goes is packed anew before. Where nothing
@@ -17,7 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -52,12 +53,13 @@ from elspeth_dagster.landscape.schema import payloads as stored
 from elspeth_dagster.landscape.words import Encoding, ScopeKind
 
 AT_ONCE = 500
+AT_ONCE_OR = 50
 MOST_REJECTIONS = 10_000
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What somebody wants erased: what is about a row, in any run; or a run; or the runs that ended so long ago.
+    """What somebody wants erased: what is about a row, in any run; or a run; or the runs that ended before an instant.
 
     `with_rejections`: also the records that became no row and hold the row's key as a word.
     """
@@ -66,19 +68,30 @@ class Wanted:
     assessment: str | None = None
     with_rejections: bool = False
     run: str | None = None
-    older_than: timedelta | None = None
+    ended_before: datetime | None = None
 
     def document(self) -> dict[str, Any]:
         """What an erasure keeps of it."""
-        seconds = None if self.older_than is None else int(self.older_than.total_seconds())
         told = {
             "row": self.row_key,
             "assessment": self.assessment,
             "rejections": self.with_rejections or None,
             "run": self.run,
-            "older_than_seconds": seconds,
+            "ended_before": self.ended_before and self.ended_before.isoformat(),
         }
         return {name: value for name, value in told.items() if value is not None}
+
+    @classmethod
+    def of_document(cls, told: dict[str, Any]) -> Wanted:
+        """The same from what was kept."""
+        before = told.get("ended_before")
+        return cls(
+            row_key=told.get("row"),
+            assessment=told.get("assessment"),
+            with_rejections=told.get("rejections", False),
+            run=told.get("run"),
+            ended_before=None if before is None else datetime.fromisoformat(before),
+        )
 
 
 @dataclass(frozen=True)
@@ -130,6 +143,9 @@ def erase(landscape: Landscape, wanted: Wanted, reason: str, by: str) -> Erased:
     record, but the files could not be written anew.
     """
     reason, by = holding.stated(reason, by)
+    if wanted.run is not None:
+        with landscape.read() as connection:
+            wanted = replace(wanted, run=find_run(connection, wanted.run).run_id)
     erasure = Erasure(new_id(), reason, by, json.dumps(wanted.document(), sort_keys=True), now())
     done = landscape.decide(lambda connection: _erased(connection, wanted, erasure))
     landscape.scrub()
@@ -152,6 +168,7 @@ class _Resolved:
     holds: tuple[LegalHold, ...]
     rejected: tuple[str, ...] = ()
     mentioning: tuple[str, ...] = ()
+    earlier: tuple[_Earlier, ...] = ()
 
     @property
     def is_wanted(self) -> sa.ColumnElement[bool]:
@@ -166,15 +183,18 @@ class _Resolved:
     @property
     def goes(self) -> sa.ColumnElement[bool]:
         """Whether a record may go."""
-        of_row = sa.and_(self.held.c.row_key.is_not(None), self.is_wanted, *self._not_held)
+        of_row = sa.and_(self.held.c.row_key.is_not(None), self.is_wanted, self._not_held)
         return sa.and_(sa.or_(of_row, self._rejection_goes), self.held.c.run_id.in_(sa.select(run_ends.c.run_id)))
 
     @property
-    def _not_held(self) -> Iterator[sa.ColumnElement[bool]]:
-        yield self.held.c.run_id.not_in(holding.on_runs(self.holds))
-        for held in holding.on_rows(self.holds):
-            is_it = self.held.c.row_key == held.subject
-            yield ~is_it if held.assessment is None else ~(is_it & (self.held.c.assessment == held.assessment))
+    def _not_held(self) -> sa.ColumnElement[bool]:
+        return _is_free(self.held, self.holds)
+
+    @property
+    def stands(self) -> sa.ColumnElement[bool]:
+        """Whether a record keeps what it refers to: it goes neither now, nor has gone before."""
+        let_go = sa.and_(_any([each.let_go(self.held) for each in self.earlier]), self._not_held)
+        return ~sa.or_(self.goes, let_go)
 
     @property
     def _rejection_goes(self) -> sa.ColumnElement[bool]:
@@ -189,13 +209,59 @@ class _Resolved:
         return sa.and_(
             sa.func.length(stored.c.body) > 0,
             stored.c.ref.in_(sa.select(self.held.c.ref).where(self.goes)),
-            stored.c.ref.not_in(sa.select(self.held.c.ref).where(~self.goes)),
+            stored.c.ref.not_in(sa.select(self.held.c.ref).where(self.stands)),
             sa.or_(
                 stored.c.scope_id.is_not(None),
                 stored.c.ref.not_in(sa.union(*(sa.select(column) for column in ABOUT_NOBODY))),
             ),
             sa.or_(stored.c.scope_id.is_(None), stored.c.scope_id.not_in(_IN_USE)),
         )
+
+
+@dataclass(frozen=True)
+class _Earlier:
+    """An erasure that was: what was wanted, when, and which holds stood then."""
+
+    wanted: Wanted
+    at: datetime
+    holds: tuple[LegalHold, ...]
+
+    def let_go(self, held: sa.Subquery) -> sa.ColumnElement[bool]:
+        """Whether it let a record go, which was there then."""
+        until = run_ends.c.ended_at <= self.at
+        if self.wanted.ended_before is not None:
+            until = run_ends.c.ended_at < self.wanted.ended_before
+        conditions = [held.c.run_id.in_(sa.select(run_ends.c.run_id).where(until)), _is_free(held, self.holds)]
+        for column, value in (("run_id", self.wanted.run), ("row_key", self.wanted.row_key)):
+            if value is not None:
+                conditions.append(sa.and_(held.c[column].is_not(None), held.c[column] == value))
+        if self.wanted.assessment is not None:
+            conditions.append(held.c.assessment == self.wanted.assessment)
+        return sa.and_(*conditions)
+
+
+def _is_free(held: sa.Subquery, holds: Sequence[LegalHold]) -> sa.ColumnElement[bool]:
+    """Whether no hold is on a record."""
+    conditions: list[sa.ColumnElement[bool]] = [held.c.run_id.not_in(holding.on_runs(holds))]
+    for each in holding.on_rows(holds):
+        is_it = sa.and_(held.c.row_key.is_not(None), held.c.row_key == each.subject)
+        conditions.append(~is_it if each.assessment is None else ~(is_it & (held.c.assessment == each.assessment)))
+    return sa.and_(*conditions)
+
+
+def _any(conditions: Sequence[sa.ColumnElement[bool]]) -> sa.ColumnElement[bool]:
+    """Whether one of them holds. Balanced, since SQLite takes no expression of a depth of a thousand."""
+    if len(conditions) <= AT_ONCE_OR:
+        return sa.or_(sa.false(), *conditions)
+    middle = len(conditions) // 2
+    return sa.or_(_any(conditions[:middle]).self_group(), _any(conditions[middle:]).self_group())
+
+
+def _earlier(connection: sa.Connection) -> Iterator[_Earlier]:
+    every = holding.every(connection)
+    for what, at in connection.execute(sa.select(erasures.c.what, erasures.c.at).order_by(erasures.c.at)):
+        then = [held for held, over in every if held.held_at <= at and (over is None or over.released_at > at)]
+        yield _Earlier(Wanted.of_document(json.loads(what)), at, tuple(then))
 
 
 ABOUT_NOBODY = (runs.c.config_ref, nodes.c.config_ref, calls.c.head_ref)
@@ -254,9 +320,9 @@ def _resolved(connection: sa.Connection, wanted: Wanted, *, counting: bool) -> _
     else:
         found = _of_runs(connection, wanted, holds)
     plain = sa.select(found.held.c.ref).where(found.is_wanted, sa.func.length(found.held.c.ref) == HASH_BYTES)
-    if connection.scalar(plain.limit(1)) is None:
-        return found
-    return replace(found, held=_held(None, None))  # a plain hash may be of any row's bytes
+    if connection.scalar(plain.limit(1)) is not None:
+        found = replace(found, held=_held(None, None))  # a plain hash may be of any row's bytes
+    return replace(found, earlier=tuple(_earlier(connection)))
 
 
 def _of_runs(connection: sa.Connection, wanted: Wanted, holds: tuple[LegalHold, ...]) -> _Resolved:
@@ -294,8 +360,8 @@ def _runs(connection: sa.Connection, wanted: Wanted) -> list[str]:
         if connection.scalar(sa.select(run_ends.c.run_id).where(run_ends.c.run_id == run_id)) is None:
             raise LandscapeError(f"run {run_id} has not ended: nothing of it is erased while it may go on")
         return [run_id]
-    before = now() - (wanted.older_than or timedelta())
-    return list(connection.scalars(sa.select(run_ends.c.run_id).where(run_ends.c.ended_at < before)))
+    old = sa.select(run_ends.c.run_id).where(run_ends.c.ended_at < wanted.ended_before)
+    return list(connection.scalars(old))
 
 
 def _rejected_with(connection: sa.Connection, keys: Sequence[str], run_ids: Sequence[str] | None) -> tuple[str, ...]:
@@ -394,6 +460,7 @@ def _erased(connection: sa.Connection, wanted: Wanted, erasure: Erasure) -> Eras
     own = erased_payloads.c.erasure_id == erasure.erasure_id
     if connection.scalar(sa.select(erasures.c.erasure_id).where(erasures.c.erasure_id == erasure.erasure_id)) is None:
         resolved = _resolved(connection, wanted, counting=False)
+        _check_that_something_goes(connection, resolved)
         _record(connection, resolved, erasure)
         repacked = _repack(connection, resolved, own)
         named = stored.c.ref.in_(sa.select(erased_payloads.c.ref).where(own))
@@ -402,11 +469,17 @@ def _erased(connection: sa.Connection, wanted: Wanted, erasure: Erasure) -> Eras
     else:
         repacked = 0  # the commit had arrived when the connection was lost
     emptied = connection.scalar(sa.select(sa.func.count()).select_from(erased_payloads).where(own)) or 0
-    if not emptied:
-        raise NotOnRecordError("there is nothing to erase: it is erased already, held, shared, or its run goes on")
     lost = sa.select(sa.func.count()).select_from(erased_scopes)
     scopes_ = connection.scalar(lost.where(erased_scopes.c.erasure_id == erasure.erasure_id)) or 0
     return Erased(erasure, emptied, scopes_, repacked)
+
+
+def _check_that_something_goes(connection: sa.Connection, resolved: _Resolved) -> None:
+    """Also a record goes whose bytes all stay, since others refer to them: when these go, it keeps them no more."""
+    whole = sa.select(stored.c.ref).where(sa.func.length(stored.c.body) > 0)
+    if connection.scalar(whole.where(stored.c.ref.in_(sa.select(resolved.held.c.ref).where(resolved.goes))).limit(1)):
+        return
+    raise NotOnRecordError("there is nothing to erase: it is erased already, under a legal hold, or its run goes on")
 
 
 def _record(connection: sa.Connection, resolved: _Resolved, erasure: Erasure) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 
 from elspeth_dagster.core.errors import AuditError, ErasedError, LandscapeError, NotOnRecordError, SettingsError
-from elspeth_dagster.landscape import erasing, explaining, holding, payloads, rows, schema, scopes
+from elspeth_dagster.landscape import explaining, holding, payloads, rows, schema, scopes
 from elspeth_dagster.landscape.erasing import Wanted, erase, plan
 from elspeth_dagster.landscape.holding import Subject
 from elspeth_dagster.landscape.ledger import Landscape
@@ -29,6 +29,7 @@ from elspeth_dagster_tests.landscape.told import (
 
 WHY = ("request 42", "A. Clerk")
 ROW_A = Wanted(row_key="A")
+LATER = Wanted(ended_before=datetime(2126, 1, 1, tzinfo=UTC))
 
 
 def is_erased(landscape: Landscape, ref: str) -> bool:
@@ -146,14 +147,21 @@ def test_what_was_recorded_before_there_were_scopes_goes_unless_another_row_has_
     assert not is_on_record(landscape, "canary-A1") and is_on_record(landscape, "canary-B1")
 
 
-def test_old_runs_go_and_later_ones_stay(landscape: Landscape, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_runs_go_and_later_ones_stay(landscape: Landscape) -> None:
     tell(landscape, "r1", {"A": a_text("A1")})
     with landscape.read() as connection:
         [ended] = connection.scalars(sa.select(schema.run_ends.c.ended_at))
-    monkeypatch.setattr(erasing, "now", lambda: ended + timedelta(days=90))
-    assert plan(landscape, Wanted(older_than=timedelta(days=90))).payloads == 0
-    monkeypatch.setattr(erasing, "now", lambda: ended + timedelta(days=90, microseconds=1))
-    assert erase(landscape, Wanted(older_than=timedelta(days=90)), *WHY).payloads == 5
+    assert plan(landscape, Wanted(ended_before=ended)).payloads == 0
+    assert erase(landscape, Wanted(ended_before=ended + timedelta(microseconds=1)), *WHY).payloads == 5
+
+
+def test_what_two_runs_share_goes_with_the_second_of_them(landscape: Landscape) -> None:
+    for run_id in ("r1", "r2"):
+        tell(landscape, run_id, {"A": a_text("A1"), "B": a_text(run_id)})
+    erase(landscape, Wanted(run="r1"), *WHY)
+    assert is_on_record(landscape, "canary-A1")
+    erase(landscape, Wanted(run="r2"), *WHY)
+    assert not is_on_record(landscape, "canary-A1")
 
 
 def test_rejected_records_that_hold_the_key_go_when_that_is_asked_for(landscape: Landscape) -> None:
@@ -188,11 +196,20 @@ def test_a_run_that_has_not_ended_is_refused_and_what_it_could_refer_to_stays(la
     assert plan(landscape, ROW_A).unfinished == ("r2",)
     assert erase(landscape, Wanted(run="r1"), *WHY).payloads == 5
     assert is_on_record(landscape, "canary-A1") and not is_on_record(landscape, "canary-B1")
+    assert erase(landscape, ROW_A, *WHY).payloads == 0
+    assert is_on_record(landscape, "canary-A1") and is_on_record(landscape, "canary-A2")
+
+
+def test_two_runs_that_share_everything_go_one_after_the_other(landscape: Landscape) -> None:
+    first = tell(landscape, "r1", {"A": a_text("A1")})
+    tell(landscape, "r2", {"A": a_text("A1")}, taken_from=first)
+    assert erase(landscape, Wanted(run="r1"), *WHY).payloads == 0
+    assert erase(landscape, Wanted(run="r2"), *WHY).payloads == 5
     with pytest.raises(NotOnRecordError, match="nothing to erase"):
-        erase(landscape, ROW_A, *WHY)
+        erase(landscape, Wanted(run="r1"), *WHY)
 
 
-@pytest.mark.parametrize("wanted", [ROW_A, Wanted(run="r1"), Wanted(older_than=timedelta())])
+@pytest.mark.parametrize("wanted", [ROW_A, Wanted(run="r1"), LATER])
 @pytest.mark.parametrize(
     "held", [Subject(ScopeKind.ROW, "A"), Subject(ScopeKind.ROW, "A", ASSESSMENT), Subject(ScopeKind.RUN, "r1")]
 )

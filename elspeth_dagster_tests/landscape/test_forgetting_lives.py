@@ -42,6 +42,7 @@ class Model:
     erased: set[str] = field(default_factory=set)
     ended: set[str] = field(default_factory=set)
     holds: list[Subject] = field(default_factory=list)
+    let_go: set[Held] = field(default_factory=set)
 
     def add(self, run_id: str, told: dict[str, Told]) -> None:
         self.told[run_id] = told
@@ -67,8 +68,18 @@ class Model:
             for ref, holders in self.holders.items()
             if ref not in self.erased
             and self.scope_of[ref] not in in_use
-            and all(self.may_go(each, wanted) for each in holders)
+            and any(self.may_go(each, wanted) for each in holders)
+            and all(self.may_go(each, wanted) or self.has_gone(each) for each in holders)
         }
+
+    def led_to(self, wanted: Wanted) -> set[str]:
+        """What records that go refer to, whether or not others do."""
+        held_by_these = {ref for ref, holders in self.holders.items() if any(self.may_go(h, wanted) for h in holders)}
+        return held_by_these - self.erased
+
+    def has_gone(self, holder: Held) -> bool:
+        """Whether an earlier erasure let a record go, and nothing holds it since."""
+        return holder in self.let_go and not any(each.name in holder for each in self.holds)
 
 
 class Forgetting(RuleBasedStateMachine):
@@ -138,12 +149,16 @@ class Forgetting(RuleBasedStateMachine):
     def erase(self, wanted: Wanted) -> None:
         going = self.model.going(wanted)
         assert erasing.plan(self.landscape, wanted).payloads == len(going)
-        if going:
+        led_to = self.model.led_to(wanted)
+        if led_to:
             assert erasing.erase(self.landscape, wanted, "a request", "a clerk").payloads == len(going)
         else:
             with pytest.raises(NotOnRecordError, match="nothing to erase"):
                 erasing.erase(self.landscape, wanted, "a request", "a clerk")
         self.model.erased |= going
+        if led_to:
+            holders = set().union(*self.model.holders.values())
+            self.model.let_go |= {each for each in holders if self.model.may_go(each, wanted)}
 
     @rule(run_id=open_runs)
     def erase_a_run_that_goes_on(self, run_id: str) -> None:
