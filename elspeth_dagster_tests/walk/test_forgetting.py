@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 
+import psycopg
 import sqlalchemy as sa
 from click.testing import CliRunner
 
 from elspeth_dagster.cli import main
 from elspeth_dagster.landscape.ledger import Landscape
+from elspeth_dagster.landscape.roles import statements
 from elspeth_dagster.landscape.schema import metadata
+from elspeth_dagster_tests.conftest import PostgresServer
 from elspeth_dagster_tests.fault_server import FaultServer
 from elspeth_dagster_tests.landscape.told import files_of, unpacked
 from elspeth_dagster_tests.project import ATTRIBUTES, TEMPLATES, Project
@@ -94,3 +98,22 @@ def test_what_is_erased_is_quoted_nowhere(project: Project, server: FaultServer)
     replayed = project.run(mode="replay")
     assert "can't be replayed" in said(replayed) and "under request 42 by A. Clerk" in said(replayed)
     assert project.facts("SELECT reason FROM answers WHERE run_id = :run AND reason = 'erased'", run=replayed.run_id)
+
+
+def test_a_whole_run_needs_no_more_than_the_writers_role(
+    tmp_path: Path, postgres: PostgresServer, postgres_template: str, server: FaultServer
+) -> None:
+    name = postgres.create(postgres_template)
+    with psycopg.connect(postgres.url(name), autocommit=True) as admin:
+        for statement in statements("public", "walk"):
+            admin.execute(statement.encode())
+        admin.execute("CREATE ROLE walker LOGIN IN ROLE walk_writer")
+    url = sa.make_url(postgres.url(name)).set(username="walker", password=None)
+    project = Project(tmp_path / "project", url.render_as_string(hide_password=False), server.base_url)
+    project.declare(budget={"max_calls": 100})
+    project.write_rows([{"id": "R1", "cs1_text": "one", "cs2_text": "two"}])
+    assert project.run().success
+    assert project.fact("SELECT status FROM run_ends") == "completed"
+    postgres.drop(name)
+    for role in ("walker", "walk_owner", "walk_writer", "walk_reader"):
+        postgres.run(f"DROP ROLE {role}")
