@@ -30,7 +30,7 @@ from elspeth_dagster.stages.calling import (
     retry_after_seconds,
     retry_delay,
 )
-from elspeth_dagster.stages.prompting import RENDER_ERRORS, messages, repair_messages
+from elspeth_dagster.stages.prompting import RENDER_ERRORS, messages, repair_messages, template_line
 from elspeth_dagster.stages.querying import Form, Message, Question, Request, questions
 
 WHAT_TO_CHECK = {
@@ -110,7 +110,8 @@ class Conversation:
         try:
             return messages(inquiry.question, inquiry.member.values, self._assessment.lookup)
         except RENDER_ERRORS as error:
-            raise Refused(Refusal.TEMPLATE, f"The template can't be filled for this row: {error}") from error
+            why = f"The template can't be filled for this row: {type(error).__name__}{template_line(error)}."
+            raise Refused(Refusal.TEMPLATE, why) from error
 
     async def _completion(self, inquiry: Inquiry, asked: list[Message], cause: Cause) -> Completion:
         """The reply on record, or the first one that isn't a transient error.

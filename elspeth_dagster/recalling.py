@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from elspeth_dagster.calling import Inquiry
 from elspeth_dagster.core.errors import ErasedError, ProviderError
 from elspeth_dagster.core.spec import OnUnknown
-from elspeth_dagster.landscape import payloads, replies, runs
+from elspeth_dagster.landscape import payloads, replies, runs, scopes
 from elspeth_dagster.landscape.batches import Member
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Run
@@ -167,6 +167,13 @@ class Replay:
             return found[0]
         if same and same[-1].is_unknown and self._on_unknown == "fail":
             raise _uncertain(same[-1])
+        scope = inquiry.member.scope
+        if scope is not None and (erasure := scopes.erased_before(connection, scope)):
+            raise Refused(
+                Refusal.ERASED,
+                f"What run {self._replayed.run_id} asked about row {inquiry.member.row_key} can't be replayed: it was "
+                f"erased {payloads.told(erasure)}.",
+            )
         raise Refused(
             Refusal.NOT_ON_RECORD,
             f"Run {self._replayed.run_id} has no reply to {inquiry.question.key} of row {inquiry.member.row_key} "

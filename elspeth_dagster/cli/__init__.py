@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from elspeth_dagster.cli.estimating import Estimate
     from elspeth_dagster.cli.listing import Uncertain
     from elspeth_dagster.cli.reclaiming import OpenRun, Reclaimed
+    from elspeth_dagster.landscape.erasing import Wanted
+    from elspeth_dagster.landscape.holding import Subject
     from elspeth_dagster.landscape.ledger import Landscape
     from elspeth_dagster.landscape.records import Run
 
@@ -95,9 +97,10 @@ def main() -> None:
     """Ask the record of LLM assessments why a row got its score, what was asked, and what it cost.
 
     Every run of an assessment writes what it does into an audit database, the landscape: each source row, each
-    prompt, call and reply, each answer and outcome. These commands read it. Few write: `review import` adds what people
-    say of answers, `reclaim` the end of a run that died, `verify --seal-missing` a seal, `keys rotate` another key, and
-    `upgrade` brings the schema up. No command changes what is on record.
+    prompt, call and reply, each answer and outcome. Most commands read it. Few write: `review import` adds what people
+    say of answers, `reclaim` the end of a run that died, `verify --seal-missing` a seal, `keys rotate` another key,
+    `hold` legal holds, and `upgrade` brings the schema up. `erase` takes away texts that must go, leaves their names
+    and a record of itself. No command changes any other fact.
 
     \b
     Why did this row get this score?     elspeth-dagster explain latest --row S-1001
@@ -113,6 +116,7 @@ def main() -> None:
     Is the record whole and unchanged?   elspeth-dagster verify --all
     How do I prove this one decision?    elspeth-dagster prove 3f2a91c4 --row S-1001 --to S-1001.json
     And hand over the whole run?         elspeth-dagster export 3f2a91c4 --to export.zip
+    What would go if this row must?      elspeth-dagster erase --row S-1001 --reason ... --by ...
 
     RUN is a run's id, the first characters of it, or `latest`. Text from rows and replies is printed with control
     characters escaped; --json gives it exactly. An error is one sentence on stderr.
@@ -825,6 +829,191 @@ def export_run(run: str, to: Path, form: str, url: str) -> None:
     with Landscape.open(url, create=False) as landscape:
         run_id = write(landscape, run, to)
     show([f"{to}: run {run_id}"])
+
+
+def _stated_options(command: F) -> F:
+    command = click.option("--by", required=True, metavar="NAME", help="Who says so.")(command)
+    return click.option("--reason", required=True, metavar="TEXT", help="Why, as one line.")(command)
+
+
+@main.command()
+@click.option("--row", "row_key", metavar="KEY", help="What is about the row with this key, in every run.")
+@click.option("--assessment", metavar="A", help="With --row: only of this assessment.")
+@click.option("--with-rejections", is_flag=True, help="With --row: also rejected records that hold the key as a word.")
+@click.option("--run", metavar="RUN", help="What this run read, asked and got.")
+@click.option(
+    "--older-than",
+    metavar="DURATION",
+    callback=_duration,
+    help="The same of all runs that ended so long ago, like 90d.",
+)
+@click.option("--reason", metavar="TEXT", help="Why, as one line. It is recorded.")
+@click.option("--by", metavar="NAME", help="Who says so. It is recorded.")
+@click.option("--yes", is_flag=True, help="Do it. Without this, what would go is listed.")
+@click.option("--clean", is_flag=True, help="Only write the database's files anew, after an erasure that could not.")
+@_json_option
+@_landscape_option
+def erase(
+    row_key: str | None,
+    assessment: str | None,
+    with_rejections: bool,
+    run: str | None,
+    older_than: timedelta | None,
+    reason: str | None,
+    by: str | None,
+    yes: bool,
+    clean: bool,
+    as_json: bool,
+    url: str,
+) -> None:
+    """Take texts out of the record that must be forgotten.
+
+    Without --yes nothing is touched: what would go and what would stay is listed. With it, the bodies of payloads go:
+    rows, requests, replies, answers, rejected records. Their names and sizes stay, and so does every other record,
+    keys of rows too; seals hold. The erasure is recorded, and whoever asks for the texts is told when, why and by whom.
+
+    What another run's records refer to stays. Runs that have not ended, and what is under a legal hold, are not
+    touched. It can't be undone. The database's files are written anew in the end: they need room for a second copy,
+    and nothing else can use the database meanwhile.
+
+    \b
+    elspeth-dagster erase --row S-1001 --reason "request 42" --by "A. Clerk"           what would go
+    elspeth-dagster erase --row S-1001 --reason "request 42" --by "A. Clerk" --yes     do it
+    elspeth-dagster erase --older-than 365d --reason "retention" --by cron --yes
+    """
+    from elspeth_dagster.landscape.erasing import Wanted
+    from elspeth_dagster.landscape.ledger import Landscape, now
+
+    named = sum(each is not None for each in (row_key, run, older_than)) + clean
+    if named != 1:
+        raise click.UsageError("Say what: one of --row, --run, --older-than, or --clean.")
+    if row_key is None and (assessment or with_rejections):
+        raise click.UsageError("--assessment and --with-rejections go with --row.")
+    if not clean and not (reason and by):
+        raise click.UsageError("--reason and --by are recorded with an erasure, and must be given.")
+    with Landscape.open(url, create=False) as landscape:
+        if clean:
+            landscape.scrub()
+            show(["The database's files are written anew."])
+            return
+        before = None if older_than is None else now() - older_than
+        wanted = Wanted(row_key, assessment, with_rejections, run, before)
+        _erase(landscape, wanted, reason or "", by or "", yes=yes, as_json=as_json)
+
+
+def _erase(landscape: Landscape, wanted: Wanted, reason: str, by: str, *, yes: bool, as_json: bool) -> None:
+    from elspeth_dagster.cli.erasing import erased_document, plan_lines
+    from elspeth_dagster.landscape import erasing, holding
+
+    holding.stated(reason, by)
+    found = erasing.plan(landscape, wanted)
+    if not yes:
+        show_json(_as_document(found)) if as_json else show(["Would erase:", *plan_lines(found), "Add --yes to do it."])
+        return
+    done = erasing.erase(landscape, wanted, reason, by)
+    if as_json:
+        show_json({"erasure": erased_document(done), "plan": _as_document(found)})
+        return
+    lost = f"{done.payloads:,} payloads are empty, {done.scopes:,} scopes without a key, {done.repacked:,} packed anew"
+    show([f"Erased, as {done.erasure.erasure_id}: {lost}.", *plan_lines(found)])
+
+
+@main.group()
+def hold() -> None:
+    """Keep what a court or an auditor may ask for: legal holds.
+
+    While a hold is on a run, or on a row, nothing of it is erased. Holds and their releases are facts of the record.
+
+    \b
+    elspeth-dagster hold add --row S-1001 --reason "case 7 of 2026" --by "B. Counsel"
+    elspeth-dagster hold list
+    elspeth-dagster hold release --row S-1001 --reason "case closed" --by "B. Counsel"
+    """
+
+
+def _subject_options(command: F) -> F:
+    command = click.option("--assessment", metavar="A", help="With --row: only of this assessment.")(command)
+    command = click.option("--run", metavar="RUN", help="This run.")(command)
+    return click.option("--row", "row_key", metavar="KEY", help="The row with this key, in every run.")(command)
+
+
+def _subject(row_key: str | None, run: str | None, assessment: str | None) -> Subject:
+    from elspeth_dagster.landscape.holding import Subject
+    from elspeth_dagster.landscape.words import ScopeKind
+
+    if (row_key is None) == (run is None):
+        raise click.UsageError("Say what: one of --row and --run.")
+    if row_key is None and assessment:
+        raise click.UsageError("--assessment goes with --row.")
+    return Subject(ScopeKind.RUN, run or "") if row_key is None else Subject(ScopeKind.ROW, row_key, assessment)
+
+
+@hold.command("add")
+@_subject_options
+@_stated_options
+@_landscape_option
+def add_hold(row_key: str | None, run: str | None, assessment: str | None, reason: str, by: str, url: str) -> None:
+    """Put a hold on a run or a row that is on record."""
+    from elspeth_dagster.landscape import holding
+    from elspeth_dagster.landscape.ledger import Landscape
+
+    subject = _subject(row_key, run, assessment)
+    with Landscape.open(url, create=False) as landscape:
+        held = holding.hold(landscape, subject, reason, by)
+    show([f"Held: {holding.subject_of(held)}."])
+
+
+@hold.command("release")
+@_subject_options
+@_stated_options
+@_landscape_option
+def release_hold(row_key: str | None, run: str | None, assessment: str | None, reason: str, by: str, url: str) -> None:
+    """End the holds that are on exactly this."""
+    from elspeth_dagster.landscape import holding
+    from elspeth_dagster.landscape.ledger import Landscape
+
+    subject = _subject(row_key, run, assessment)
+    with Landscape.open(url, create=False) as landscape:
+        ended = holding.release(landscape, subject, reason, by)
+    show([f"Released: {holding.subject_of(ended[0])} ({len(ended)} holds)."])
+
+
+@hold.command("list")
+@_json_option
+@_landscape_option
+def list_holds(as_json: bool, url: str) -> None:
+    """List all holds, the oldest first, released ones too."""
+    from elspeth_dagster.cli.erasing import hold_line
+    from elspeth_dagster.landscape import holding
+    from elspeth_dagster.landscape.explaining import document
+
+    with _reading(url) as connection:
+        found = holding.every(connection)
+    if as_json:
+        show_json([{**dict(document(held)), "release": released and document(released)} for held, released in found])
+        return
+    head = ("kind", "subject", "assessment", "reason", "by", "since (UTC)", "released (UTC)", "released for")
+    show(table(head, [hold_line(*each) for each in found]))
+
+
+@main.command()
+@click.option("--print", "printed", is_flag=True, required=True, help="Print the SQL; nothing is run.")
+@click.option("--schema", default="public", show_default=True, help="The PostgreSQL schema that holds the landscape.")
+@click.option("--prefix", default="elspeth", show_default=True, help="What the roles' names begin with.")
+def roles(printed: bool, schema: str, prefix: str) -> None:
+    """Print SQL that gives a PostgreSQL landscape three roles.
+
+    PREFIX_owner owns the tables: it upgrades and erases. PREFIX_writer runs assessments: it reads and inserts, and
+    changes nothing but operational tables. PREFIX_reader reads. Run it as who may create roles and owns the tables,
+    after `upgrade` and after every later one; then let people and services log in as members of these roles.
+
+    \b
+    elspeth-dagster roles --print | psql "$ELSPETH_LANDSCAPE_URL"
+    """
+    from elspeth_dagster.landscape.roles import statements
+
+    for statement in statements(schema, prefix):
+        click.echo(statement)
 
 
 @main.command()

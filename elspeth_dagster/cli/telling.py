@@ -20,7 +20,8 @@ from elspeth_dagster.landscape.explaining import (
     RejectedRecord,
     SourceRow,
 )
-from elspeth_dagster.landscape.records import Artifact, NodeState, Reply
+from elspeth_dagster.landscape.payloads import told as told_of
+from elspeth_dagster.landscape.records import Artifact, Erasure, NodeState, Reply
 from elspeth_dagster.landscape.reviews import ReviewGiven
 from elspeth_dagster.landscape.words import Mode, ReplyOutcome
 
@@ -76,7 +77,7 @@ def _row(source: SourceRow) -> Iterator[str]:
     row = source.row
     as_it_came = iter(()) if source.raw is None else _content("as it came", source.raw)
     values = {name: _value(value) for name, value in source.values.items()}
-    understood = facts(dict(values)) if source.erased is None else iter([f"erased: {source.erased}"])
+    understood = facts(dict(values)) if source.erased is None else iter([_erased(source.erased)])
     return _section(
         f"ROW {row.row_key}",
         iter([_place(row.row_index, row.line, row.partition_key)]),
@@ -91,9 +92,13 @@ def _value(value: Json) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def _erased(erasure: Erasure) -> str:
+    return f"erased {told_of(erasure)}"
+
+
 def _content(title: str, content: Content) -> Iterator[str]:
     if content.erased is not None:
-        yield f"{title}  erased: {content.erased}"
+        yield f"{title}  {content.ref}, {_erased(content.erased)}"
         return
     yield f"{title}  {content.ref}, {len(content.data)} bytes"
     yield from indented(quoted(content.text))
@@ -261,7 +266,7 @@ def _answer(given: AnswerGiven, title: str) -> Iterator[str]:
     decided = f"at {instant(answer.decided_at)} in attempt {given.attempt}"
     yield f"{title}: {answer.status.value}, {_origin(given)}, {decided}"
     if given.erased is not None:
-        yield from indented([f"values erased: {given.erased}"])
+        yield from indented([f"values {_erased(given.erased)}"])
     if given.values is not None:
         yield from indented(facts({name: _value(value) for name, value in given.values.items()}))
     if answer.reason is not None:

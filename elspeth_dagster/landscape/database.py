@@ -32,12 +32,19 @@ from sqlalchemy import event
 from elspeth_dagster.core.errors import LandscapeError, SettingsError
 from elspeth_dagster.landscape import migrations
 from elspeth_dagster.landscape.faults import Fault, fault_of, given_up, refusal, why
+from elspeth_dagster.landscape.schema import metadata
 
 T = TypeVar("T")
 PATIENCE = 60.0  # seconds for which a database that is away or busy is waited for
 STARTING = 10.0  # the same when it is opened: a server that is just starting
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
-SQLITE_SETTINGS = {"foreign_keys": 1, "synchronous": 2, "journal_mode": "wal", "wal_autocheckpoint": 4000}
+SQLITE_SETTINGS = {
+    "foreign_keys": 1,
+    "synchronous": 2,
+    "journal_mode": "wal",
+    "wal_autocheckpoint": 4000,
+    "secure_delete": 1,
+}
 POSTGRESQL_SETTINGS = {
     "fsync": "it could lose commits it has acknowledged",
     "full_page_writes": "it could lose commits it has acknowledged",
@@ -85,6 +92,7 @@ class Database:
         engine = _engine(url, create=create, read_only=read_only, patience=patience)
         try:
             _once_started(engine, lambda: migrations.bring_up(engine, create=create, upgrade=upgrade), patience)
+            _check_that_tables_are_logged(engine)
         except BaseException as error:
             engine.dispose()
             if isinstance(error, sa.exc.SQLAlchemyError):
@@ -168,6 +176,23 @@ class Database:
                 connection.execute(_ALONE if alone else _BESIDE_OTHERS)
             yield connection
 
+    def scrub(self) -> None:
+        """Write the files anew, so that what was erased is in no free page, log or dead row of them.
+
+        Nothing else can use the database meanwhile; on disk it needs room for a second copy. Raises LandscapeError when
+        others keep it from that, or this role may not.
+        """
+        scrub = _scrub_postgresql if self._is_postgresql else _scrub_sqlite
+        connection = self.engine.raw_connection()
+        try:
+            scrub(connection.driver_connection)
+        except Exception as error:
+            if isinstance(error, LandscapeError):
+                raise
+            raise LandscapeError(f"{NOT_SCRUBBED}: {why(error)}. {SCRUB_LATER}") from error
+        finally:
+            connection.close()
+
     @property
     def _is_postgresql(self) -> bool:
         return self.engine.dialect.name == "postgresql"
@@ -175,6 +200,31 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+
+
+NOT_SCRUBBED = "what was erased may still be in the database's files"
+SCRUB_LATER = "Stop what uses the database, then run `elspeth-dagster erase --clean`."
+
+
+def _scrub_sqlite(connection: Any) -> None:
+    connection.execute("PRAGMA query_only = 0")
+    connection.execute("VACUUM")
+    is_busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if is_busy:
+        raise LandscapeError(f"{NOT_SCRUBBED}: somebody else is reading it. {SCRUB_LATER}")
+
+
+def _scrub_postgresql(connection: Any) -> None:
+    """VACUUM skips, with a mere warning, what its role doesn't own."""
+    owned = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = '{}'::regclass"
+    connection.autocommit = True
+    for table in ("payloads", "scopes"):
+        if not connection.execute(owned.format(table)).fetchone()[0]:
+            raise LandscapeError(
+                f"{NOT_SCRUBBED}: this role doesn't own {table}. Its owner has to run `erase --clean`."
+            )
+        connection.execute(f"VACUUM (FULL) {table}")
+    connection.autocommit = False
 
 
 _ALONE = sa.select(sa.func.pg_advisory_xact_lock(migrations.WRITING))
@@ -195,6 +245,20 @@ def _once_started(engine: sa.Engine, open_: Callable[[], None], patience: float)
                 what = f"no connection for {seconds:.0f} seconds: {why(error)}"
                 raise LandscapeError(f"{migrations.named(engine)} can't be opened: {what}") from error
         time.sleep(0.2)
+
+
+def _check_that_tables_are_logged(engine: sa.Engine) -> None:
+    """PostgreSQL empties an UNLOGGED table after a crash, whatever it has acknowledged."""
+    if engine.dialect.name != "postgresql":
+        return
+    unlogged = sa.text(
+        "SELECT c.relname FROM pg_class c WHERE c.relnamespace = current_schema()::regnamespace "
+        "AND c.relkind = 'r' AND c.relpersistence <> 'p' AND c.relname = ANY(:names) LIMIT 1"
+    )
+    with engine.connect() as connection:
+        found = connection.scalar(unlogged, {"names": list(metadata.tables)})
+    if found is not None:
+        raise LandscapeError(f"PostgreSQL keeps {found} UNLOGGED: it would be empty after a crash. Set it LOGGED")
 
 
 def _may_be_starting(error: sa.exc.OperationalError) -> bool:

@@ -5,7 +5,7 @@
 
 Everything is read in one consistent snapshot, through indexes only, and every payload is held to its hash on the way.
 The parts hold the record's own rows (`records`), with the payloads that these refer to beside them. Of a payload that
-was erased there is what is known of its erasure, instead of its bytes.
+was erased there is the erasure instead of its bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from difflib import get_close_matches
@@ -25,7 +24,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from elspeth_dagster.core.canonical import Json
-from elspeth_dagster.core.errors import ErasedError, NotOnRecordError
+from elspeth_dagster.core.errors import NotOnRecordError
 from elspeth_dagster.landscape import origins, payloads, planned, reviews, rows, runs, schema
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.origins import SourceFile
@@ -34,6 +33,7 @@ from elspeth_dagster.landscape.records import (
     Artifact,
     Batch,
     Call,
+    Erasure,
     Node,
     NodeState,
     NodeStateEnd,
@@ -58,6 +58,7 @@ JSON_TEXTS: dict[type, set[str]] = {
     Run: {"assessments", "partition_keys"},
     NodeStateEnd: {"detail"},
     Reply: {"headers"},
+    Erasure: {"what"},
 }
 CARRIED_BY: dict[Outcome, set[str]] = {
     Outcome.ASSESSED: {"results", "answers"},
@@ -71,11 +72,11 @@ CARRIED_BY: dict[Outcome, set[str]] = {
 
 @dataclass(frozen=True)
 class Content:
-    """The bytes of a payload, under the name of their hash; none where they were `erased`, which is told in words."""
+    """The bytes of a payload, under the name of their hash; none where they were `erased`."""
 
     ref: str
     data: bytes
-    erased: str | None = None
+    erased: Erasure | None = None
 
     @property
     def text(self) -> str:
@@ -105,10 +106,10 @@ class Content:
     def document(self) -> dict[str, Json]:
         """Hash and size, the exact text (of what is not UTF-8 the base64), and the JSON value where there is one.
 
-        Of what was erased: the hash, and what is known of that.
+        Of what was erased: the hash, and the erasure.
         """
         if self.erased is not None:
-            return {"hash": self.ref, "erased": self.erased}
+            return {"hash": self.ref, "erased": document(self.erased)}
         shown: dict[str, Json] = {"hash": self.ref, "size": len(self.data)}
         try:
             shown["text"] = self.data.decode()
@@ -130,7 +131,7 @@ class SourceRow:
     raw: Content | None
     values: dict[str, Json]
     file: SourceFile | None = None
-    erased: str | None = None
+    erased: Erasure | None = None
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ class AnswerGiven:
     values: dict[str, Json] | None
     taken_from: Origin | None
     reviews: tuple[ReviewGiven, ...] = ()
-    erased: str | None = None
+    erased: Erasure | None = None
 
 
 @dataclass(frozen=True)
@@ -398,7 +399,7 @@ def _rejections(
     index = RECORD_INDEX.fullmatch(row_key)
     word = re.compile(rf"(?<!\w){re.escape(row_key)}(?!\w)")
     for page in _pages(_rejected(connection, run_id, list(nodes), index and int(index.group(1)))):
-        raws = _read_or_erased(connection, [rejection.raw_ref for rejection in page])
+        raws = payloads.read_or_erased(connection, [rejection.raw_ref for rejection in page])
         for rejection in page:
             raw = _present(raws, rejection.raw_ref)
             if index or (row_key.strip() and word.search(raw.text)):
@@ -443,7 +444,7 @@ def _of_row(
     attempts = attempts_at(connection, [place.batch.token_id for place in batches])
     fate = _outcome(connection, token_id)
     carriers = set() if fate is None else CARRIED_BY.get(fate.outcome.outcome, set())
-    bodies = _read_or_erased(connection, filter(None, (row.values_ref, row.raw_ref)))
+    bodies = payloads.read_or_erased(connection, filter(None, (row.values_ref, row.raw_ref)))
     values, erased = _values(bodies, row.values_ref)
     return Explanation(
         run=run,
@@ -465,32 +466,18 @@ def _of_row(
     )
 
 
-def _read_or_erased(connection: sa.Connection, refs: Iterable[str]) -> dict[str, bytes | ErasedError]:
-    """The bytes of payloads by name, and of those that were erased, what says so. Raises LandscapeError as reading."""
-    wanted = sorted(set(refs))
-    found: dict[str, bytes | ErasedError] = {}
-    with suppress(ErasedError):
-        return {**payloads.read_many(connection, wanted)}
-    for ref in wanted:
-        try:
-            found[ref] = payloads.read(connection, ref)
-        except ErasedError as error:
-            found[ref] = error
-    return found
-
-
-def _content(bodies: Mapping[str, bytes | ErasedError], ref: str | None) -> Content | None:
+def _content(bodies: Mapping[str, bytes | Erasure], ref: str | None) -> Content | None:
     return None if ref is None else _present(bodies, ref)
 
 
-def _present(bodies: Mapping[str, bytes | ErasedError], ref: str) -> Content:
+def _present(bodies: Mapping[str, bytes | Erasure], ref: str) -> Content:
     found = bodies[ref]
-    return Content(ref, found) if isinstance(found, bytes) else Content(ref, b"", str(found))
+    return Content(ref, found) if isinstance(found, bytes) else Content(ref, b"", found)
 
 
-def _values(bodies: Mapping[str, bytes | ErasedError], ref: str | None) -> tuple[dict[str, Json], str | None]:
+def _values(bodies: Mapping[str, bytes | Erasure], ref: str | None) -> tuple[dict[str, Json], Erasure | None]:
     found = bodies[ref] if ref else b"{}"
-    return (json.loads(found), None) if isinstance(found, bytes) else ({}, str(found))
+    return (json.loads(found), None) if isinstance(found, bytes) else ({}, found)
 
 
 def _batches(connection: sa.Connection, token_id: str) -> tuple[BatchPlace, ...]:
@@ -593,13 +580,13 @@ def _answers(
     if question is not None:
         given = given.where(schema.answers.c.query_key == question)
     found = [(*_records(row, Answer), row) for row in connection.execute(given)]
-    bodies = _read_or_erased(connection, [answer.values_ref for answer, _ in found if answer.values_ref])
+    bodies = payloads.read_or_erased(connection, [answer.values_ref for answer, _ in found if answer.values_ref])
     said = reviews.of_answers(connection, [key for _, row in found for key in _reviewed_as(row)])
     return [_given(bodies, answer, row, number, said) for answer, row in found]
 
 
 def _given(
-    bodies: Mapping[str, bytes | ErasedError],
+    bodies: Mapping[str, bytes | Erasure],
     answer: Answer,
     row: Any,
     number: Mapping[str, int],
@@ -684,7 +671,7 @@ def _with_payloads(
 ) -> list[CallMade]:
     refs = {ref for call, _ in made for ref in (call.head_ref, call.request_ref)}
     refs |= {reply.body_ref for _, reply in made if reply is not None and reply.body_ref is not None}
-    bodies = _read_or_erased(connection, refs)
+    bodies = payloads.read_or_erased(connection, refs)
     return [
         CallMade(
             call=call,

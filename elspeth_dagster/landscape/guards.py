@@ -5,9 +5,15 @@ trigger (recursive_triggers is off by default, https://www.sqlite.org/lang_confl
 row with one of its keys, or with its rowid where it has one, is refused as well. PostgreSQL's ON CONFLICT DO UPDATE
 fires the UPDATE trigger. Its triggers are ENABLE ALWAYS, so that session_replication_role doesn't pass them by.
 
+One thing may be changed: what a recorded erasure names. A payload's body may be emptied where `erased_payloads` has it,
+and a scope's key where `erased_scopes` does. A payload that leans on an erased one may be packed anew without it,
+which can be done once; that the bytes are the same is for its name to tell.
+
 What belongs to a run is refused once the run's end is on record, and what a state did once the state's end is: a step
 that outlived its run, or that another attempt has taken over from, leaves nothing behind. (Its late replies meet those
-that say `unknown`.) A review is no such late fact: people read answers after their run, so it is taken at any time.
+that say `unknown`.) A review is no such late fact: people read answers after their run, so it is taken at any time. A
+row is refused that would belong to a scope of which something was erased meanwhile: what is erased must not be found in
+the way of the same text that comes again.
 """
 
 from __future__ import annotations
@@ -22,6 +28,25 @@ BEYOND_THE_END = {"runs", "run_ends", "seals", "seal_tiles"}
 BEYOND_THE_ATTEMPT = {"node_states", "node_state_ends", "reviews"}
 RUN_ENDED = "this run has ended"
 ATTEMPT_ENDED = "this attempt has ended: another one took over, or its run was ended"
+SCOPE_CLOSED = "what was recorded about this row has been erased meanwhile: launch again"
+
+# By table, which changes a recorded erasure allows: these columns stay as they are, and this holds.
+# {schema} is where our tables are, on PostgreSQL; a table of ours, so that none in between stands in for it.
+STAYS = {
+    "payloads": ("ref", "size", "scope_id"),
+    "scopes": ("scope_id", "assessment", "kind", "subject", "ordinal"),
+}
+ALLOWED = {
+    "payloads": (
+        "(length(NEW.body) = 0 AND NEW.encoding = OLD.encoding AND {same_dictionary} "
+        "AND EXISTS (SELECT 1 FROM {schema}erased_payloads e WHERE e.ref = OLD.ref)) OR "
+        "(length(NEW.body) > 0 AND NEW.dictionary_ref IS NULL "
+        "AND EXISTS (SELECT 1 FROM {schema}erased_payloads e WHERE e.ref = OLD.dictionary_ref))"
+    ),
+    "scopes": (
+        "length(NEW.naming_key) = 0 AND EXISTS (SELECT 1 FROM {schema}erased_scopes e WHERE e.scope_id = OLD.scope_id)"
+    ),
+}
 
 
 def install(connection: sa.Connection) -> None:
@@ -34,8 +59,8 @@ def install(connection: sa.Connection) -> None:
 def _sqlite_guards() -> Iterator[str]:
     for table in metadata.sorted_tables:
         grows = f"{table.name} only grows: its records are never changed or removed"
-        for verb in ("UPDATE", "DELETE"):
-            yield from _sqlite_trigger(table, f"no_{verb.lower()}", f"BEFORE {verb}", "1", grows)
+        yield from _sqlite_trigger(table, "no_update", "BEFORE UPDATE", f"NOT ({_allowed(table, 'IS')})", grows)
+        yield from _sqlite_trigger(table, "no_delete", "BEFORE DELETE", "1", grows)
         for number, key in enumerate([*_rowid(table), *_unique_keys(table)]):
             same = " AND ".join(f"{name} = NEW.{name}" for name in key)
             there = f"EXISTS (SELECT 1 FROM {table.name} WHERE {same})"
@@ -44,6 +69,16 @@ def _sqlite_guards() -> Iterator[str]:
         for name, column, ends, refusal in _fences(table):
             ended = f"EXISTS (SELECT 1 FROM {ends} WHERE {column} = NEW.{column})"
             yield from _sqlite_trigger(table, name, "BEFORE INSERT", ended, refusal)
+
+
+def _allowed(table: sa.Table, same: str, schema: str = "") -> str:
+    """Which change of a record is no change of a fact; `same` compares NULLs too."""
+    if table.name not in ALLOWED:
+        return "0"
+    stays = [*(name for [name] in _rowid(table) if not schema), *STAYS[table.name]]
+    kept = " AND ".join(f"NEW.{name} {same} OLD.{name}" for name in stays)
+    same_dictionary = f"NEW.dictionary_ref {same} OLD.dictionary_ref"
+    return f"{kept} AND ({ALLOWED[table.name].format(schema=schema, same_dictionary=same_dictionary)})"
 
 
 def _sqlite_trigger(table: sa.Table, name: str, event: str, condition: str, refusal: str) -> Iterator[str]:
@@ -67,6 +102,7 @@ def _postgresql_guards(schema: str) -> Iterator[str]:
     for function, column, ends, refusal in (
         ("landscape_no_more", "run_id", "run_ends", RUN_ENDED),
         ("landscape_no_late", "state_id", "node_state_ends", ATTEMPT_ENDED),
+        ("landscape_not_closed", "scope_id", "erased_payloads", SCOPE_CLOSED),
     ):
         # One by one, so that no plan reads all ends; in this schema, so that no temporary table stands in for them.
         yield _postgresql_function(
@@ -77,10 +113,21 @@ def _postgresql_guards(schema: str) -> Iterator[str]:
             declaring="named record",
         )
     for table in metadata.sorted_tables:
-        yield from _postgresql_trigger(table, "no_change", "UPDATE OR DELETE", "ROW", "landscape_only_grows")
+        function = "landscape_only_grows"
+        if table.name in ALLOWED:
+            function = f"landscape_only_erases_{table.name}"
+            yield _postgresql_function(function, _unless_allowed(table, schema))
+        yield from _postgresql_trigger(table, "no_change", "UPDATE OR DELETE", "ROW", function)
         yield from _postgresql_trigger(table, "no_truncate", "TRUNCATE", "STATEMENT", "landscape_only_grows")
         for name, *_ in _fences(table):
             yield from _postgresql_fence(table, name)
+
+
+def _unless_allowed(table: sa.Table, schema: str) -> str:
+    """OLD and NEW are looked at apart from the verb: a DELETE has no NEW."""
+    refused = "RAISE EXCEPTION '% only grows: its records are never changed or removed', TG_TABLE_NAME;"
+    allowed = _allowed(table, "IS NOT DISTINCT FROM", f"{schema}.")
+    return f"IF TG_OP = 'UPDATE' THEN IF {allowed} THEN RETURN NEW; END IF; END IF; {refused}"
 
 
 def _postgresql_function(name: str, body: str, declaring: str = "") -> str:
@@ -106,11 +153,13 @@ def _postgresql_trigger_of(table: sa.Table, name: str, event: str, what: str) ->
 
 
 def _fences(table: sa.Table) -> Iterator[tuple[str, str, str, str]]:
-    """After which end a table takes no more: the trigger's name, the column that tells whose end, where ends are."""
+    """After what a table takes no more: the trigger's name, the column that tells whose end, where ends are."""
     if "run_id" in table.columns and table.name not in BEYOND_THE_END:
         yield "no_more", "run_id", "run_ends", RUN_ENDED
     if "state_id" in table.columns and table.name not in BEYOND_THE_ATTEMPT:
         yield "no_late", "state_id", "node_state_ends", ATTEMPT_ENDED
+    if table.name == "rows":
+        yield "not_closed", "scope_id", "erased_payloads", SCOPE_CLOSED
 
 
 def _rowid(table: sa.Table) -> list[tuple[str, ...]]:

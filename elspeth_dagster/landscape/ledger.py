@@ -76,6 +76,10 @@ class Landscape:
         """`write` for a coroutine."""
         await self._writer.record(*facts)
 
+    def scrub(self) -> None:
+        """Write the database's files anew, without what was erased from them. Raises as `Database.scrub` does."""
+        self._database.scrub()
+
     def close(self) -> None:
         """Make durable what waits, and close."""
         self._writer.close()

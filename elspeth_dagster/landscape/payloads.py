@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import sqlalchemy as sa
 
 from elspeth_dagster.core.canonical import Json, keyed_sha256, sha256
 from elspeth_dagster.core.errors import ErasedError, LandscapeError
-from elspeth_dagster.landscape.records import Payload
-from elspeth_dagster.landscape.schema import payloads, scopes
+from elspeth_dagster.landscape.records import Erasure, Payload
+from elspeth_dagster.landscape.schema import erased_payloads, erasures, payloads, scopes
 
 AT_ONCE = 500
 
@@ -28,12 +28,49 @@ def read_json(connection: sa.Connection, ref: str) -> Json:
 
 
 def read_many(connection: sa.Connection, refs: Iterable[str]) -> dict[str, bytes]:
-    """The bytes of several payloads, by name."""
+    """The bytes of several payloads, by name. Raises ErasedError for one that was erased: when, why and by whom."""
+    found = read_or_erased(connection, refs)
+    for ref, data in found.items():
+        if isinstance(data, Erasure):
+            raise ErasedError(f"payload {ref} was erased {told(data)}: its name is left, its bytes are gone")
+    return {ref: data for ref, data in found.items() if isinstance(data, bytes)}
+
+
+def read_or_erased(connection: sa.Connection, refs: Iterable[str]) -> dict[str, bytes | Erasure]:
+    """The bytes of several payloads by name, and of those that were erased, the erasure."""
     wanted = sorted(set(refs))
-    found = {kept.payload.ref: checked(kept) for kept in _kept(connection, wanted)}
+    found: dict[str, bytes | Erasure] = {}
+    erased = []
+    for kept in _kept(connection, wanted):
+        if kept.payload.is_erased:
+            erased.append(kept.payload.ref)
+        else:
+            found[kept.payload.ref] = checked(kept)
+    found |= _erasures(connection, erased)
     if missing := [ref for ref in wanted if ref not in found]:
-        raise LandscapeError(f"payload {missing[0]} is not in the landscape")
+        _raise_missing(missing[0], is_empty=missing[0] in erased)
     return found
+
+
+def told(erasure: Erasure) -> str:
+    """When, why and by whom something was erased, as a part of a sentence."""
+    return f"on {erasure.at:%Y-%m-%d} under {erasure.reason} by {erasure.erased_by}"
+
+
+def _erasures(connection: sa.Connection, refs: list[str]) -> dict[str, Erasure]:
+    by = sa.select(erased_payloads.c.ref, *erasures.c).join(
+        erasures, erasures.c.erasure_id == erased_payloads.c.erasure_id
+    )
+    found: dict[str, Erasure] = {}
+    for some in _portions(refs):
+        found |= {ref: Erasure(*row) for ref, *row in connection.execute(by.where(erased_payloads.c.ref.in_(some)))}
+    return found
+
+
+def _raise_missing(ref: str, *, is_empty: bool) -> NoReturn:
+    if is_empty:
+        raise LandscapeError(f"payload {ref} has lost its bytes, and no erasure on record names it: it was changed")
+    raise LandscapeError(f"payload {ref} is not in the landscape")
 
 
 def read_those_that_fit(connection: sa.Connection, refs: Iterable[str], most: int) -> dict[str, bytes]:
@@ -70,7 +107,8 @@ class Kept(NamedTuple):
 def _kept(connection: sa.Connection, refs: list[str]) -> Iterator[Kept]:
     for some in _portions(refs):
         found = list(_stored(connection, some))
-        leant_on = sorted({kept.payload.dictionary_ref for kept in found if kept.payload.dictionary_ref})
+        whole = (kept.payload for kept in found if not kept.payload.is_erased)
+        leant_on = sorted({payload.dictionary_ref for payload in whole if payload.dictionary_ref})
         dictionaries = {one.payload.ref: checked(one) for one in _stored(connection, leant_on)}
         for kept in found:
             yield kept._replace(dictionary=dictionaries.get(kept.payload.dictionary_ref or "", b""))
@@ -92,7 +130,7 @@ def checked(kept: Kept) -> bytes:
     """A payload's bytes. Raises ErasedError when they are gone, LandscapeError when they don't have its name."""
     payload = kept.payload
     if payload.is_erased:
-        raise ErasedError(f"payload {payload.ref} was erased: its {payload.size} bytes are gone, its hash is left")
+        raise ErasedError(f"payload {payload.ref} was erased: its {payload.size} bytes are gone, its name is left")
     try:
         data = payload.data(kept.dictionary)
     except ValueError:

@@ -367,10 +367,51 @@ class AnchorReceipt(NamedTuple):
     anchored_at: datetime
 
 
+class Erasure(NamedTuple):
+    """`what` is a JSON object: what was asked to be erased."""
+
+    erasure_id: str
+    reason: str
+    erased_by: str
+    what: str
+    at: datetime
+
+
+class ErasedPayload(NamedTuple):
+    ref: str
+    erasure_id: str
+    scope_id: int | None
+
+
+class ErasedScope(NamedTuple):
+    scope_id: int
+    erasure_id: str
+
+
+class LegalHold(NamedTuple):
+    """`subject` is the key of a row, or a run's id. No assessment: a row's of any."""
+
+    hold_id: str
+    kind: ScopeKind
+    assessment: str | None
+    subject: str
+    reason: str
+    held_by: str
+    held_at: datetime
+
+
+class LegalHoldRelease(NamedTuple):
+    hold_id: str
+    reason: str
+    released_by: str
+    released_at: datetime
+
+
 Fact = (
     Scope | Payload | Run | RunEnd | Node | Edge | Row | RowRejection | Token | TokenParent | Batch | BatchMember
     | NodeState | NodeStateEnd | Call | Reply | Answer | TokenOutcome | Artifact | Review
     | Seal | SealTile | LogEntry | Checkpoint | AnchorReceipt
+    | Erasure | ErasedPayload | ErasedScope | LegalHold | LegalHoldRelease
 )  # fmt: skip
 
 TABLES: dict[type[Fact], sa.Table] = {
@@ -399,4 +440,9 @@ TABLES: dict[type[Fact], sa.Table] = {
     LogEntry: schema.log_entries,
     Checkpoint: schema.checkpoints,
     AnchorReceipt: schema.anchor_receipts,
+    Erasure: schema.erasures,
+    ErasedPayload: schema.erased_payloads,
+    ErasedScope: schema.erased_scopes,
+    LegalHold: schema.legal_holds,
+    LegalHoldRelease: schema.legal_hold_releases,
 }

@@ -467,3 +467,52 @@ anchor_receipts = _table(
     _text("receipt"),
     _instant("anchored_at"),
 )
+
+erasures = _table(
+    "erasures",
+    "That bytes were erased: why, by whom, and what was asked to be erased, a JSON object.",
+    _name("erasure_id", key=True),
+    _text("reason"),
+    _text("erased_by"),
+    _text("what"),
+    _instant("at"),
+)
+
+erased_payloads = _table(
+    "erased_payloads",
+    "A payload whose body an erasure has emptied: its name and size are left.",
+    sa.Column("ref", Ref, sa.ForeignKey("payloads.ref"), primary_key=True),
+    sa.Column("erasure_id", Name, sa.ForeignKey("erasures.erasure_id"), nullable=False),
+    sa.Column("scope_id", Number, sa.ForeignKey("scopes.scope_id")),
+    sa.Index(None, "scope_id"),
+    by_key=True,
+)
+
+erased_scopes = _table(
+    "erased_scopes",
+    "A scope whose key an erasure has destroyed: nothing of it was left that the key names.",
+    sa.Column("scope_id", Number, sa.ForeignKey("scopes.scope_id"), primary_key=True, autoincrement=False),
+    sa.Column("erasure_id", Name, sa.ForeignKey("erasures.erasure_id"), nullable=False),
+    by_key=True,
+)
+
+legal_holds = _table(
+    "legal_holds",
+    "That nothing of a run, or nothing about a row (of one assessment, or of any), may be erased until it is released.",
+    _name("hold_id", key=True),
+    word("kind", ScopeKind),
+    _name("assessment", nullable=True),
+    _name("subject"),
+    _text("reason"),
+    _text("held_by"),
+    _instant("held_at"),
+)
+
+legal_hold_releases = _table(
+    "legal_hold_releases",
+    "That a legal hold is over.",
+    sa.Column("hold_id", Name, sa.ForeignKey("legal_holds.hold_id"), primary_key=True),
+    _text("reason"),
+    _text("released_by"),
+    _instant("released_at"),
+)

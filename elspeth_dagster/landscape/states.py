@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from traceback import extract_tb
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from elspeth_dagster.core.errors import LandscapeError, OvertakenError, ProviderError
+from elspeth_dagster.core.errors import ElspethError, LandscapeError, OvertakenError, ProviderError
 from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.landscape import guards, runs
 from elspeth_dagster.landscape.ledger import Landscape, insert, now
@@ -155,8 +157,15 @@ def failure(state: NodeState, error: BaseException) -> NodeStateEnd:
 
 
 def told(error: BaseException) -> str:
-    """An error as a state's end keeps it."""
-    return f"{type(error).__name__}: {error}"[:2000]
+    """An error as a state's end keeps it: in its own words where they are ours, which quote no row.
+
+    Of any other, which may quote anything, only where it came up. (The step's log has it whole.)
+    """
+    if isinstance(error, ElspethError):
+        return f"{type(error).__name__}: {error}"[:2000]
+    frames = extract_tb(error.__traceback__)
+    place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}: the step's log says more"
 
 
 @contextmanager

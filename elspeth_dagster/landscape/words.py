@@ -39,7 +39,7 @@ class Determinism(StrEnum):
 
 
 class ScopeKind(StrEnum):
-    """What is erased together: what is about a row of any run, or a run's records that became no row."""
+    """What a scope or a legal hold is about: a row, of any run; or a run (a scope: its records that became no row)."""
 
     ROW = "row"
     RUN = "run"

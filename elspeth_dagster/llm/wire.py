@@ -42,7 +42,7 @@ from elspeth_dagster.llm.connections import (
 )
 from elspeth_dagster.llm.providers import ProviderSettings, openai_client
 from elspeth_dagster.llm.secrets import PUBLIC_KEY, Redactor, fingerprint
-from elspeth_dagster.stages.calling import ErrorClass, Exchange, classify_status, one_line, provider_message
+from elspeth_dagster.stages.calling import ErrorClass, Exchange, classify_status, one_line, provider_codes
 
 KEPT_OF_OVERSIZED = 64 * 1024
 
@@ -186,7 +186,8 @@ class Wire:
         body, in_body = self._redactor.bytes(bytes(arrived.body), cut=error is not None)
         refusal = None if arrived.status is None else classify_status(arrived.status)
         if refusal is not None:
-            error, detail = refusal, f"HTTP {arrived.status}: {provider_message(body)}"
+            codes = provider_codes(body)
+            error, detail = refusal, f"HTTP {arrived.status}{f': {codes}' if codes else ''}"
         headers, in_headers = self._redacted(_kept_headers(arrived.headers))
         if detail:
             detail, in_detail = self._redactor.text(detail)

@@ -22,6 +22,7 @@ from elspeth_dagster.stages.querying import exactly
 MOST_TOKENS = 10**9  # that a call can credibly report
 LARGEST_INTEGER = 2**53 - 1  # of which canonical JSON has a form
 NO_USAGE = Usage(None, None)
+WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@+-]{0,199}")
 HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 FENCE = re.compile(r"\s*```[A-Za-z]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 
@@ -113,8 +114,8 @@ def _count(value: Any) -> int | None:
 
 
 def _word(value: Any) -> str | None:
-    """A short printable text; a provider's oddity beyond that stays in the raw body."""
-    return value if isinstance(value, str) and len(value) <= 200 and value.isprintable() else None
+    """A provider's own word; whatever else it wrote there, which could be anybody's text, stays in the raw body."""
+    return value if isinstance(value, str) and WORD.fullmatch(value) else None
 
 
 def _text(value: Any) -> str | None:

@@ -21,6 +21,8 @@ BACKOFF_CAP_SECONDS = 30.0
 RETRY_AFTER_CAP_SECONDS = 300.0
 DETAIL_CHARS = 500
 MESSAGE_BYTES = 64 * 1024
+CODES = {"code": "code", "type": "type", "param": "parameter"}
+WORD = re.compile(r"[A-Za-z0-9_.:\[\]-]{1,64}")
 
 
 class ErrorClass(StrEnum):
@@ -144,31 +146,27 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None)
     return None if seconds is None else min(max(seconds, 0.0), RETRY_AFTER_CAP_SECONDS)
 
 
-def provider_message(body: bytes) -> str:
-    """What an error body says, on one line of at most 500 printable characters: for people, never to judge by.
+def provider_codes(body: bytes) -> str:
+    """By which words of its own a provider names an error: `code model_not_found, type invalid_request_error`.
 
-    The body is `{"error": {"message": …}}` (OpenAI, Azure and most others), or taken as text.
+    Its message is left to the body, which is on record: it may repeat the row's text, which must not outlive the row.
+    The body is `{"error": {"code": …, "type": …, "param": …}}` (OpenAI, Azure and most others); empty for any other.
     """
-    text = body[:MESSAGE_BYTES].decode("utf-8", "replace")
     try:
-        said = _message_of(json.loads(text)) or text
+        said = json.loads(body[:MESSAGE_BYTES])
     except (ValueError, RecursionError):
-        said = text
-    return one_line(said)
+        return ""
+    error = said.get("error", said) if isinstance(said, dict) else None
+    if not isinstance(error, dict):
+        return ""
+    words = ((name, str(error.get(key))) for key, name in CODES.items() if isinstance(error.get(key), str | int))
+    return ", ".join(f"{name} {word}" for name, word in words if WORD.fullmatch(word))
 
 
 def one_line(text: str) -> str:
     """`text` as at most 500 printable characters on one line, which any log and database can hold."""
     printable = "".join(char if char.isprintable() else " " for char in text[: 4 * DETAIL_CHARS])
     return " ".join(printable.split())[:DETAIL_CHARS]
-
-
-def _message_of(value: object) -> str | None:
-    """The text under `error.message`, `error`, `message` or `detail` of a JSON value."""
-    for key in ("error", "message", "detail"):
-        if isinstance(value, dict) and key in value:
-            return _message_of(value[key])
-    return value if isinstance(value, str) else None
 
 
 def _number(text: str) -> float | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from elspeth_dagster.core.canonical import Json
 from elspeth_dagster.core.spec import ColumnType
-from elspeth_dagster.stages.finding import Refused, RejectionReason, excerpt
+from elspeth_dagster.stages.finding import Refused, RejectionReason, described, excerpt
 
 MAX_INT = 2**53 - 1  # RFC 8785 §3.2.2.3: a JSON number is a double
 
@@ -92,7 +92,7 @@ def _coerced(convert: Callable[[Any], Json], value: object, column: str, kind: C
             raise _Mismatch(value.reason)
         return convert(value)
     except _Mismatch as mismatch:
-        problem = _PROBLEM[mismatch.reason].format(expected=_EXPECTED[kind], found=excerpt(value))
+        problem = _PROBLEM[mismatch.reason].format(expected=_EXPECTED[kind], found=described(value))
         raise Refused(mismatch.reason, f"Column {excerpt(column)} {problem}.", column) from None
 
 

@@ -6,6 +6,7 @@ judges it. What is wrong with one record refuses that record; what is wrong with
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,22 +64,40 @@ class Found:
     partition: str | None = None
 
 
-def excerpt(value: object) -> str:
-    """A value as a message may show it: escaped, and never more than a few characters of it."""
+def excerpt(name: object) -> str:
+    """A column's or row's name as a message may show it: escaped, and never more than a few characters of it."""
+    if isinstance(name, str):
+        return repr(name if len(name) <= _EXCERPT else name[:_EXCERPT] + "…")
+    return described(name)
+
+
+def described(value: object) -> str:
+    """What kind of value it is. Messages stay when the record they are about is erased, so they never quote it."""
     if isinstance(value, str):
-        return repr(value if len(value) <= _EXCERPT else value[:_EXCERPT] + "…")
-    if value is None or isinstance(value, bool | float):
-        return repr(value)
-    return f"a value of type {type(value).__name__}"
+        return f"a text of {len(value)} characters"
+    if value is None:
+        return "null"
+    kinds = {bool: "a boolean", int: "a number", float: "a number"}
+    return kinds.get(type(value), f"a value of type {type(value).__name__}")
 
 
 def check_columns(found: Sequence[object], where: str, declared: Collection[str]) -> None:
-    """Raises SourceError unless the columns found are the declared ones, each once, in any order."""
+    """Raises SourceError unless the columns found are the declared ones, each once, in any order.
+
+    Where none of them is declared, they may be no names but a record: then none is quoted.
+    """
     times = Counter(found)
-    problems = [f"column {excerpt(name)} is not declared" for name in times if name not in declared]
+    is_header = any(_words(name) <= set(declared) for name in found)
+    named = {name: f"column {excerpt(name) if is_header else place}" for place, name in enumerate(times, 1)}
+    problems = [f"{named[name]} is not declared" for name in times if name not in declared]
     problems += [f"declared column {excerpt(name)} is missing" for name in declared if name not in times]
-    problems += [f"column {excerpt(name)} is there {n} times" for name, n in times.items() if n > 1]
+    problems += [f"{named[name]} is there {n} times" for name, n in times.items() if n > 1]
     if problems:
         more = f"; and {len(problems) - _PROBLEMS} more" if len(problems) > _PROBLEMS else ""
         listed = "; ".join(problems[:_PROBLEMS]) + more
         raise SourceError(f"{where}: {listed}. Make `source.columns` and the source's columns agree.")
+
+
+def _words(name: object) -> set[str]:
+    """A name, or what it consists of where a line was not cut at its commas."""
+    return set(re.split(r"[;|\t]", name)) if isinstance(name, str) else {""}

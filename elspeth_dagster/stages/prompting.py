@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from traceback import extract_tb
 from typing import Any
 
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError
@@ -18,7 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from elspeth_dagster.core.canonical import Json
 from elspeth_dagster.stages.querying import Message, Question
 
-__all__ = ["RENDER_ERRORS", "TemplateSyntaxError", "condition", "messages", "repair_messages"]
+__all__ = ["RENDER_ERRORS", "TemplateSyntaxError", "condition", "messages", "repair_messages", "template_line"]
 
 RENDER_ERRORS = (UndefinedError, SecurityError, TypeError, ValueError, ArithmeticError, LookupError)
 LONGEST_REPEAT = 10_000
@@ -63,6 +64,12 @@ def messages(question: Question, values: Mapping[str, Json], lookup: Json) -> li
     if question.system is not None:
         asked.insert(0, {"role": "system", "content": _compiled(question.system).render(context)})
     return asked
+
+
+def template_line(error: BaseException) -> str:
+    """Where in a template an error came up, as a part of a sentence. (What it says may quote the row's text.)"""
+    frames = [frame for frame in extract_tb(error.__traceback__) if frame.filename == "<template>"]
+    return f" in line {frames[-1].lineno}" if frames else ""
 
 
 def repair_messages(asked: list[Message], reply: str, reason: str) -> list[Message]:

@@ -54,7 +54,7 @@ class Rejection:
     """A source record that can't be a row, and why.
 
     `column` is a declared column, or None where no single one is to blame. `message` is a sentence for people; it
-    holds at most short, escaped excerpts. `raw` is the record as it came; for Parquet and DataFrames its JSON.
+    quotes nothing of it but its key. `raw` is the record as it came; for Parquet and DataFrames its JSON.
     """
 
     index: int

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from elspeth_dagster.core.errors import SourceError
 from elspeth_dagster.core.spec import SourceSpec
 from elspeth_dagster.stages.coercing import Unusable
-from elspeth_dagster.stages.finding import Found, Refused, RejectionReason, excerpt
+from elspeth_dagster.stages.finding import Found, Refused, RejectionReason, described, excerpt
 from elspeth_dagster.stages.splitting import Line, decoded, physical_lines, without_bom, without_newline
 
 _MAX_DIGITS = 400  # no float has more; beyond 4300, int() raises
@@ -124,11 +124,12 @@ def _value(text: str) -> object:
 
 def _fields(value: object, source: SourceSpec) -> dict[str, object]:
     if not isinstance(value, JsonObject):
-        raise Refused(RejectionReason.NOT_AN_OBJECT, f"The record must be a JSON object, not {excerpt(value)}.")
+        raise Refused(RejectionReason.NOT_AN_OBJECT, f"The record must be a JSON object, not {described(value)}.")
     fields: dict[str, object] = {}
-    for name, field in value:
+    for place, (name, field) in enumerate(value, 1):
         if name not in source.columns:
-            raise Refused(RejectionReason.UNKNOWN_FIELD, f"Field {excerpt(name)} is not declared as a column.")
+            message = f"Field {place}, with a name of {len(name)} characters, is not declared as a column."
+            raise Refused(RejectionReason.UNKNOWN_FIELD, message)
         if name in fields:
             raise Refused(RejectionReason.DUPLICATE_FIELD, f"Field {excerpt(name)} is there twice.", name)
         fields[name] = field

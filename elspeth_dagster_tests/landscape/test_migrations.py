@@ -75,25 +75,23 @@ def guards_in(database: Database) -> set[tuple[str, str]]:
         return {(table, name) for table, name in connection.exec_driver_sql(found)}
 
 
+KEPT_BY_KEY = ("answers", "replies", "scopes", "erased_payloads", "erased_scopes", "log_entries", "checkpoints")
+
+
 def guards_needed(dialect: str) -> set[tuple[str, str]]:
     """Each table with the triggers that it needs."""
     needed = set()
     for table in metadata.sorted_tables:
         keys = sum(isinstance(key, sa.UniqueConstraint | sa.PrimaryKeyConstraint) for key in table.constraints)
         kinds = ["no_change", "no_truncate"] if dialect == "postgresql" else ["no_update", "no_delete"]
-        keys += table.name not in (
-            "answers",
-            "replies",
-            "scopes",
-            "log_entries",
-            "checkpoints",
-        )  # whose rows have no rowid beside their key
+        keys += table.name not in KEPT_BY_KEY  # whose rows have no rowid beside their key
         kinds += [f"no_replace_{number}" for number in range(keys)] if dialect == "sqlite" else []
         taken_later = ("runs", "run_ends", "seals", "seal_tiles")
         kinds += ["no_more"] if "run_id" in table.columns and table.name not in taken_later else []
         kinds += (
             ["no_late"] if "state_id" in table.columns and not table.name.startswith(("node_state", "reviews")) else []
         )
+        kinds += ["not_closed"] if table.name == "rows" else []
         needed |= {(table.name, f"{table.name}_{kind}") for kind in kinds}
     return needed
 
@@ -218,7 +216,7 @@ def test_what_tables_hold_is_kept_when_they_are_made_anew(
     without = shutil.copytree(ours, tmp_path / "before", ignore=shutil.ignore_patterns("000[5-9]_*", "001?_*"))
     with monkeypatch.context() as older:
         older.setattr(migrations, "__file__", str(without / "__init__.py"))
-        older.setattr(guards, "metadata", BEFORE_SCOPES)
+        guard_as_before_erasures(older)
         with closing(Database.open(empty_url)) as database, database.write() as connection:
             insert_before_scopes(connection, a_run("r1"))
     with closing(Database.open(empty_url, upgrade=True)) as database:
@@ -232,15 +230,27 @@ def test_what_tables_hold_is_kept_when_they_are_made_anew(
         assert guards_in(database) == guards_needed(dialect)
 
 
-SINCE = {"scopes", "reviews", "seals", "seal_tiles", "log_entries", "checkpoints", "anchor_receipts"}
-BEFORE_SCOPES = SimpleNamespace(sorted_tables=[table for table in metadata.sorted_tables if table.name not in SINCE])
+LATER = (
+    *("scopes", "reviews", "seals", "seal_tiles", "log_entries", "checkpoints", "anchor_receipts"),
+    *("erasures", "erased_payloads", "erased_scopes", "legal_holds", "legal_hold_releases"),
+)
+BEFORE_SCOPES = SimpleNamespace(sorted_tables=[table for table in metadata.sorted_tables if table.name not in LATER])
+
+
+def guard_as_before_erasures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guards that a landscape had when there were neither scopes nor erasures."""
+    fences = guards._fences
+    monkeypatch.setattr(guards, "metadata", BEFORE_SCOPES)
+    monkeypatch.setattr(guards, "ALLOWED", {})
+    monkeypatch.setattr(guards, "_fences", lambda table: [each for each in fences(table) if each[2] not in LATER])
 
 
 def insert_before_scopes(connection: sa.Connection, facts: list[Fact]) -> None:
     """Facts as they were recorded when there were no scopes."""
     for fact in sorted(facts, key=lambda fact: ORDER[TABLES[type(fact)]]):
         values = raw(fact, connection.dialect)
-        if TABLES[type(fact)].name not in SINCE and not (isinstance(fact, Payload) and fact.scope_id):
+        is_later = TABLES[type(fact)].name in LATER or (isinstance(fact, Payload) and fact.scope_id)
+        if not is_later:
             known = {name: value for name, value in values.items() if name not in ("scope_id", "dictionary_ref")}
             raw_insert(connection, TABLES[type(fact)], known)
 
@@ -252,7 +262,7 @@ def test_rows_that_had_no_scope_get_one_each_and_their_runs_one_together(
     without = shutil.copytree(ours, tmp_path / "before", ignore=shutil.ignore_patterns("000[7-9]_*", "001?_*"))
     with monkeypatch.context() as older:
         older.setattr(migrations, "__file__", str(without / "__init__.py"))
-        older.setattr(guards, "metadata", BEFORE_SCOPES)
+        guard_as_before_erasures(older)
         with closing(Database.open(empty_url)) as database, database.write() as connection:
             for run_id, key in (("r1", "A"), ("r2", "A"), ("r3", "B")):
                 facts = [fact._replace(row_key=key) if isinstance(fact, Row) else fact for fact in a_run(run_id)]

@@ -17,11 +17,11 @@ from elspeth_dagster.core.errors import ErasedError, LandscapeError
 from elspeth_dagster.landscape import payloads, schema, scopes
 from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.ledger import Landscape
-from elspeth_dagster.landscape.records import Dictionary, Payload, Run
+from elspeth_dagster.landscape.records import Dictionary, ErasedPayload, Erasure, Payload, Run
 from elspeth_dagster.landscape.words import Encoding
 from elspeth_dagster.landscape.writing import insert
 from elspeth_dagster_tests.landscape.processes import ROUNDS, SAME, write_in_any_order
-from elspeth_dagster_tests.landscape.sample import a_run, only, recorded
+from elspeth_dagster_tests.landscape.sample import NOON, a_run, only, recorded
 from elspeth_dagster_tests.landscape.test_only_growing import drop_triggers
 
 TEXT = ("all work and no play " * 50).encode()
@@ -93,14 +93,28 @@ def test_a_payload_changed_behind_our_back_is_told_when_it_is_read(
             payloads.read(connection, written.ref)
 
 
-def test_an_erased_payload_is_an_error_of_its_own(database: Database) -> None:
+def test_an_erased_payload_is_an_error_of_its_own_that_says_when_why_and_by_whom(database: Database) -> None:
+    written = Payload.of(TEXT)
+    erasure = Erasure("e1", "request 42", "A. Clerk", "{}", NOON)
+    with database.write() as connection:
+        insert(connection, [written, erasure, ErasedPayload(written.ref, "e1", None)])
+        emptied = schema.payloads.update().where(schema.payloads.c.ref == written.ref)
+        connection.execute(emptied.values(body=b""))
+        with pytest.raises(
+            ErasedError, match=rf"^payload {written.ref} was erased on 2026-01-31 under request 42 by A"
+        ):
+            payloads.read(connection, written.ref)
+
+
+def test_a_payload_that_was_emptied_without_an_erasure_was_changed(database: Database) -> None:
     written = Payload.of(TEXT)
     drop_triggers(database, "payloads")
     with database.write() as connection:
         insert(connection, [written])
         connection.execute(sa.text("UPDATE payloads SET body = :nothing"), {"nothing": b""})
-        with pytest.raises(ErasedError, match=rf"^payload {written.ref} was erased: its {len(TEXT)} bytes are gone"):
+        with pytest.raises(LandscapeError, match="lost its bytes, and no erasure on record names it") as told:
             payloads.read(connection, written.ref)
+        assert not isinstance(told.value, ErasedError)
 
 
 def test_processes_that_write_the_same_payloads_at_once_all_succeed(database_url: str) -> None:

@@ -210,6 +210,8 @@ def test_the_key_is_the_text_of_the_coerced_value(kind, text, key):
         (b"id,text,id\n", "data.csv, line 1: column 'id' is there 2 times"),
         (b"\nid,extra,text\n", "data.csv, line 2: column 'extra' is not declared"),
         (b"id\n", "data.csv, line 1: declared column 'text' is missing"),
+        (b"Ann Smith,53\n", "line 1: column 1 is not declared; column 2 is not declared; declared column 'id' is miss"),
+        (b"Ann,Ann\n", "column 1 is there 2 times"),
         (b"id;text\n", "column 'id;text' is not declared"),
         (b"id,text,\n", "column '' is not declared"),
         (b"id, text\n", "column ' text' is not declared"),

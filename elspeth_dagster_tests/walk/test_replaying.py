@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from elspeth_dagster.landscape import guards
 from elspeth_dagster.landscape.columns import written_ref
 from elspeth_dagster.landscape.database import Database
+from elspeth_dagster.landscape.inserting import insert
+from elspeth_dagster.landscape.ledger import now
+from elspeth_dagster.landscape.records import ErasedPayload, Erasure
 from elspeth_dagster_tests.fault_server import FaultServer
-from elspeth_dagster_tests.landscape.test_only_growing import drop_triggers
 from elspeth_dagster_tests.project import TEMPLATES, Project, rows_of_texts, sent
 from elspeth_dagster_tests.walk.test_reuse import said
 
@@ -128,7 +129,6 @@ def test_a_row_that_was_not_there_is_a_miss(sqlite_project: Project, server: Fau
 def erase_reply(project: Project, row_key: str, question: str) -> str:
     """Take a reply's bytes away, as an erasure does; its hash."""
     database = Database.open(project.landscape_url)
-    drop_triggers(database, "payloads")
     with database.write() as connection:
         [ref] = connection.execute(
             sa.text(
@@ -137,10 +137,11 @@ def erase_reply(project: Project, row_key: str, question: str) -> str:
             ),
             {"row": row_key, "question": question},
         ).scalars()
+        erased = written_ref(bytes(ref))
+        insert(connection, [Erasure("e1", "a request", "a clerk", "{}", now()), ErasedPayload(erased, "e1", None)])
         connection.execute(sa.text("UPDATE payloads SET body = :none WHERE ref = :ref"), {"none": b"", "ref": ref})
-        guards.install(connection)
     database.close()
-    return written_ref(bytes(ref))
+    return erased
 
 
 def test_an_erased_reply_is_an_error_of_its_own(project: Project, server: FaultServer) -> None:
@@ -149,7 +150,7 @@ def test_an_erased_reply_is_an_error_of_its_own(project: Project, server: FaultS
     erased = erase_reply(project, "R5", "cs1_depth")
     result = project.run(mode="replay")
     assert "1 questions can't be replayed" in said(result)
-    assert f"payload {erased} was erased" in said(result)
+    assert f"payload {erased} was erased on" in said(result)
     assert project.facts("SELECT reason FROM answers WHERE run_id = :run AND reason = 'erased'", run=result.run_id)
     assert tables(project) == before
 

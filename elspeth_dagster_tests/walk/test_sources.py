@@ -67,7 +67,7 @@ def test_a_bad_record_is_a_rejection_with_its_raw_text_and_the_rest_go_on(projec
         ("id,cs1_text,cs1_text\nR0,a,b\n", "cs1_text"),
         ("id,cs1_text,cs2_text,extra\nR0,a,b,c\n", "extra"),
         ("id,cs1_text\nR0,a\n", "cs2_text"),
-        ("R0,a,b\n", "R0"),
+        ("R0,a,b\n", "column 1 is not declared"),
         ("id,cs1_text,cs2_text\n".encode("utf-16"), "UTF-8"),
     ],
 )
