@@ -882,7 +882,7 @@ def erase(
     elspeth-dagster erase --older-than 365d --reason "retention" --by cron --yes
     """
     from elspeth_dagster.landscape.erasing import Wanted
-    from elspeth_dagster.landscape.ledger import Landscape, now
+    from elspeth_dagster.landscape.ledger import now
 
     named = sum(each is not None for each in (row_key, run, older_than)) + clean
     if named != 1:
@@ -891,7 +891,7 @@ def erase(
         raise click.UsageError("--assessment and --with-rejections go with --row.")
     if not clean and not (reason and by):
         raise click.UsageError("--reason and --by are recorded with an erasure, and must be given.")
-    with Landscape.open(url, create=False) as landscape:
+    with _sealing(url) as landscape:
         if clean:
             landscape.scrub()
             show(["The database's files are written anew."])
@@ -911,6 +911,8 @@ def _erase(landscape: Landscape, wanted: Wanted, reason: str, by: str, *, yes: b
         show_json(_as_document(found)) if as_json else show(["Would erase:", *plan_lines(found), "Add --yes to do it."])
         return
     done = erasing.erase(landscape, wanted, reason, by)
+    for warning in done.warnings:
+        remark(warning)
     if as_json:
         show_json({"erasure": erased_document(done), "plan": _as_document(found)})
         return

@@ -21,6 +21,7 @@ from elspeth_dagster.core.money import at_most, money, spent
 from elspeth_dagster.core.naming import in_order
 from elspeth_dagster.explorer.looking import looking
 from elspeth_dagster.explorer.visible import plain, visible
+from elspeth_dagster.landscape.payloads import told
 
 LONGEST_TEXT = 100_000
 
@@ -143,5 +144,6 @@ TEMPLATES.filters.update(
     spent=spent,
     in_order=in_order,
     at_most=at_most,
+    told=told,
 )
 TEMPLATES.globals.update(LONGEST_TEXT=LONGEST_TEXT)

@@ -1,4 +1,5 @@
-"""Whether the payloads that a run refers to hold the bytes that their names say. Erased ones are only counted."""
+"""Whether the payloads that a run refers to hold the bytes that their names say. Those that a
+recorded erasure names are only counted."""
 
 from __future__ import annotations
 
@@ -31,8 +32,8 @@ USED = " UNION ".join(
     ]
 )
 SIZES = sa.text(
-    f"SELECT u.ref, coalesce(p.size, -1), coalesce(length(p.body), 0) FROM ({USED}) AS u "
-    "LEFT JOIN payloads p ON p.ref = u.ref ORDER BY u.ref"
+    f"SELECT u.ref, coalesce(p.size, -1), coalesce(length(p.body), 0), e.ref FROM ({USED}) AS u "
+    "LEFT JOIN payloads p ON p.ref = u.ref LEFT JOIN erased_payloads e ON e.ref = u.ref ORDER BY u.ref"
 )
 READ = Ref().process_result_value
 
@@ -56,8 +57,8 @@ def _portions(connection: sa.Connection, run_id: str, report: Report) -> Iterato
     left = MOST_BYTES
     with streamed(connection, SIZES, AT_ONCE, run=run_id) as found:
         for page in found.partitions(AT_ONCE):
-            for ref, size, kept in page:
-                if size > 0 and not kept:
+            for ref, size, kept, erased in page:
+                if size > 0 and not kept and erased is not None:
                     report.erased += 1
                     continue
                 if some and (len(some) == AT_ONCE or size > left):

@@ -25,7 +25,7 @@ import sqlalchemy as sa
 
 from elspeth_dagster.core.errors import LandscapeError, NotOnRecordError
 from elspeth_dagster.core.ids import new_id
-from elspeth_dagster.landscape import holding, payloads
+from elspeth_dagster.landscape import holding, installation_log, payloads, sealing
 from elspeth_dagster.landscape.columns import HASH_BYTES
 from elspeth_dagster.landscape.explaining import find_run
 from elspeth_dagster.landscape.ledger import Landscape, insert, now
@@ -42,6 +42,7 @@ from elspeth_dagster.landscape.schema import (
     node_states,
     nodes,
     replies,
+    reviews,
     row_rejections,
     rows,
     run_ends,
@@ -52,6 +53,7 @@ from elspeth_dagster.landscape.schema import (
 from elspeth_dagster.landscape.schema import payloads as stored
 from elspeth_dagster.landscape.words import Encoding, ScopeKind
 
+ERASURE = "erasure"
 AT_ONCE = 500
 AT_ONCE_OR = 50
 MOST_REJECTIONS = 10_000
@@ -119,12 +121,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Erased:
-    """An erasure, and how many payloads were emptied, scopes lost their key and payloads were packed anew."""
+    """An erasure, and how many payloads were emptied, scopes lost their key and payloads were packed anew.
+
+    `warnings` tell where the log's checkpoint could not be put.
+    """
 
     erasure: Erasure
     payloads: int
     scopes: int
     repacked: int
+    warnings: tuple[str, ...] = ()
 
 
 def plan(landscape: Landscape, wanted: Wanted) -> Plan:
@@ -148,8 +154,9 @@ def erase(landscape: Landscape, wanted: Wanted, reason: str, by: str) -> Erased:
             wanted = replace(wanted, run=find_run(connection, wanted.run).run_id)
     erasure = Erasure(new_id(), reason, by, json.dumps(wanted.document(), sort_keys=True), now())
     done = landscape.decide(lambda connection: _erased(connection, wanted, erasure))
+    warnings = sealing.publish(landscape)
     landscape.scrub()
-    return done
+    return replace(done, warnings=tuple(warnings))
 
 
 # What goes ------------------------------------------------------------------------------------------------------------
@@ -286,12 +293,14 @@ def _held(scopes_: sa.Select[Any] | None, run_ids: Sequence[str] | None) -> sa.S
     answered = of_token.join(answers, answers.c.token_id == tokens.c.token_id)
     taken = answered.join(calls, calls.c.call_id == answers.c.call_id)
     came = replies.c.call_id == calls.c.call_id
+    said_of_it = sa.and_(*(reviews.c[name] == answers.c[name] for name in ("state_id", "token_id", "query_key")))
     about_rows = [
         _of(rows.c.values_ref, admitted),
         _of(rows.c.raw_ref, admitted),
         _of(calls.c.request_ref, asked),
         _of(replies.c.body_ref, asked.join(replies, came)),
         _of(answers.c.values_ref, answered),
+        _of(reviews.c.values_ref, answered.join(reviews, said_of_it)),
         _of(calls.c.request_ref, taken),
         _of(replies.c.body_ref, taken.join(replies, came)),
     ]
@@ -466,12 +475,25 @@ def _erased(connection: sa.Connection, wanted: Wanted, erasure: Erasure) -> Eras
         named = stored.c.ref.in_(sa.select(erased_payloads.c.ref).where(own))
         connection.execute(stored.update().where(named).values(body=b""))
         _destroy_keys(connection, resolved, erasure)
-    else:
-        repacked = 0  # the commit had arrived when the connection was lost
-    emptied = connection.scalar(sa.select(sa.func.count()).select_from(erased_payloads).where(own)) or 0
-    lost = sa.select(sa.func.count()).select_from(erased_scopes)
-    scopes_ = connection.scalar(lost.where(erased_scopes.c.erasure_id == erasure.erasure_id)) or 0
-    return Erased(erasure, emptied, scopes_, repacked)
+        done = _counted(connection, erasure, repacked)
+        _log(connection, done)
+        return done
+    return _counted(connection, erasure, 0)  # the commit had arrived when the connection was lost
+
+
+def _counted(connection: sa.Connection, erasure: Erasure, repacked: int) -> Erased:
+    def named(table: sa.Table) -> int:
+        own = sa.select(sa.func.count()).select_from(table).where(table.c.erasure_id == erasure.erasure_id)
+        return connection.scalar(own) or 0
+
+    return Erased(erasure, named(erased_payloads), named(erased_scopes), repacked)
+
+
+def _log(connection: sa.Connection, done: Erased) -> None:
+    """The installation's log keeps that something was erased; what it was is in the erasure itself."""
+    erasure = done.erasure
+    told = {"reason": erasure.reason, "by": erasure.erased_by, "payloads": done.payloads, "scopes": done.scopes}
+    installation_log.append(connection, ERASURE, erasure_id=erasure.erasure_id, **told)
 
 
 def _check_that_something_goes(connection: sa.Connection, resolved: _Resolved) -> None:

@@ -8,21 +8,25 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from elspeth_dagster.landscape import erasing
 from elspeth_dagster.landscape.inserting import insert
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import TABLES, Fact, Payload
-from elspeth_dagster.landscape.signing import make_key
+from elspeth_dagster.landscape.signing import load_signer, make_key
 from elspeth_dagster_tests.conftest import PostgresServer
 from elspeth_dagster_tests.fault_server import FaultServer
 from elspeth_dagster_tests.project import Project, rows_of_texts
 
-NOT_BY_HAND = {"Seal", "SealTile", "LogEntry", "Checkpoint", "AnchorReceipt"}
-"""The facts of a sample run that sealing makes."""
+NOT_BY_HAND = {
+    *("Seal", "SealTile", "LogEntry", "Checkpoint", "AnchorReceipt"),
+    *("Erasure", "ErasedPayload", "ErasedScope", "LegalHold", "LegalHoldRelease"),
+}
+"""The facts of a sample run that sealing and erasing make."""
 HOSTILE = "\x1b[31mtext\u202e of one R5\u200b | not a bar\nsecond line."
 
 
 def by_hand(facts: list[Fact]) -> list[Fact]:
-    """Those that sealing doesn't make."""
+    """Those that neither sealing nor erasing makes."""
     return [fact for fact in facts if type(fact).__name__ not in NOT_BY_HAND]
 
 
@@ -107,3 +111,9 @@ def own(sealed: Sealed, tmp_path: Path) -> Sealed:
         if os.path.exists(path + beside):  # noqa: PTH110
             shutil.copy(path + beside, tmp_path / f"own.sqlite{beside}")
     return sealed._replace(url=f"sqlite:///{tmp_path}/own.sqlite")
+
+
+def erase_row(sealed: Sealed, row_key: str) -> None:
+    """Erase whatever is about a row, as somebody asks for it."""
+    with Landscape.open(sealed.url, create=False, signer=load_signer(str(sealed.key))) as landscape:
+        erasing.erase(landscape, erasing.Wanted(row_key=row_key), "a request", "a clerk")

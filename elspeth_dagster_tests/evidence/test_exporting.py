@@ -25,8 +25,7 @@ from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.record_bytes import SEALED
 from elspeth_dagster.landscape.signing import load_signer
 from elspeth_dagster_tests.evidence import rebuilding
-from elspeth_dagster_tests.evidence.conftest import Sealed, by_hand
-from elspeth_dagster_tests.evidence.test_proving import spoil
+from elspeth_dagster_tests.evidence.conftest import Sealed, by_hand, erase_row
 from elspeth_dagster_tests.evidence.verifying import run_alone, verify
 from elspeth_dagster_tests.landscape.sample import a_run
 from elspeth_dagster_tests.project import KEY
@@ -267,8 +266,7 @@ def test_an_earlier_checkpoint_is_a_beginning_of_the_log_or_the_log_was_rewritte
 
 
 def test_what_was_erased_is_said(own: Sealed, tmp_path: Path, capsys: Any) -> None:
-    spoil(own, "UPDATE payloads SET body = x'' WHERE scope_id = 3", "payloads")
-    spoil(own, "UPDATE scopes SET naming_key = x'' WHERE scope_id = 3", "scopes")
+    erase_row(own, "R4")
     with Landscape.open(own.url, create=False) as landscape:
         exporting.export(landscape, own.second, tmp_path / "folder")
     code, found = verify(tmp_path / "folder", own.vkey, capsys)

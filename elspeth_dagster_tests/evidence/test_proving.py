@@ -16,7 +16,7 @@ from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Artifact
 from elspeth_dagster.landscape.words import ScopeKind
-from elspeth_dagster_tests.evidence.conftest import HOSTILE, Sealed, by_hand
+from elspeth_dagster_tests.evidence.conftest import HOSTILE, Sealed, by_hand, erase_row
 from elspeth_dagster_tests.evidence.verifying import bodies, of_table, verify
 from elspeth_dagster_tests.landscape.sample import a_run, an_open_run, only
 
@@ -99,11 +99,7 @@ def spoil(own: Sealed, statement: str, table: str) -> None:
 
 
 def test_what_was_erased_is_said_and_the_rest_still_holds(own: Sealed, tmp_path: Path, capsys: Any) -> None:
-    with Landscape.open(own.url, create=False) as landscape:
-        whole = json.loads(proving.prove(landscape, own.second, "R4"))
-    [scope] = whole["scope_keys"]
-    for table, column in (("payloads", "body"), ("scopes", "naming_key")):
-        spoil(own, f"UPDATE {table} SET {column} = x'' WHERE scope_id = {scope}", table)
+    erase_row(own, "R4")
     with Landscape.open(own.url, create=False) as landscape:
         (tmp_path / "proof").write_bytes(proving.prove(landscape, own.second, "R4"))
     code, found = verify(tmp_path / "proof", own.vkey, capsys)

@@ -216,6 +216,9 @@ COMMANDS = [
     ["explain", "latest", "--row", "R0"],
     ["explain", "latest", "--row", "R1", "--json"],
     ["cost"],
+    ["verify", "--all"],
+    ["prove", "latest", "--row", "R0", "--to", "{folder}/proof.json"],
+    ["export", "latest", "--to", "{folder}/export"],
     ["erase", "--row", "R0", "--reason", "a test", "--by", "nobody"],
 ]
 
@@ -230,7 +233,8 @@ def test_no_secret_is_anywhere(project: Project, server: FaultServer, capfd: pyt
     server.configure(first_tries=[fails, echoes], headers={"x-ms-echo": f"key {KEY}"})
     assert project.run_in_processes().success
     for command in COMMANDS:
-        printed = CliRunner().invoke(main, [*command, "--landscape", project.landscape_url])
+        words = [word.format(folder=project.folder) for word in command]
+        printed = CliRunner().invoke(main, [*words, "--landscape", project.landscape_url])
         assert (printed.exit_code, KEY in printed.output) == (0, False), command
     assert KEY not in "".join(capfd.readouterr())
     found = [path for path in project.folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
