@@ -167,13 +167,21 @@ def last_collected(connection: sa.Connection, assessment: str, partition_keys: s
 
 
 def last_covering(connection: sa.Connection, assessment: str, partitions: Sequence[str]) -> Run | None:
-    """The last run that asked the questions of these partitions, maybe beside others, and collected its results."""
+    """The last run that asked about these partitions, maybe beside others, and made a table of any of them."""
     of_several = runs.c.partition_keys.contains('", "')
     these = (runs.c.partition_keys == json.dumps(list(partitions))) | of_several
     asked = runs.select().where(runs.c.mode == Mode.ASK, these if partitions else runs.c.partition_keys == "[]")
     found = (Run(*row) for row in connection.execute(asked.order_by(runs.c.started_at.desc())))
     covering = (run for run in found if set(partitions) <= set(json.loads(run.partition_keys)))
-    return next((run for run in covering if assessment in _collected(connection, run.run_id)), None)
+    made = _made_a_table_of(partitions)
+    return next((run for run in covering if assessment in _collected(connection, run.run_id, made)), None)
+
+
+def _made_a_table_of(partitions: Sequence[str]) -> sa.ColumnElement[bool]:
+    if not partitions:
+        return MADE_A_TABLE
+    of_state = artifacts.c.state_id == node_states.c.state_id
+    return sa.exists().where(of_state, artifacts.c.partition_key.in_(partitions))
 
 
 def not_ended(connection: sa.Connection, *assessments: str) -> list[Run]:

@@ -63,9 +63,10 @@ class Reader:
                 return
         raise AssertionError(f"the Tab key never came to {text!r} on {self.page.title()!r}")
 
-    def barriers(self) -> list[str]:
-        """What axe finds on this page that is serious or critical."""
-        found = Axe().run(self.page).response["violations"]
+    def barriers(self, scheme: str) -> list[str]:
+        """What axe finds on this page that is serious or critical; in the dark of the colours, which alone differ."""
+        options = {"runOnly": ["color-contrast"]} if scheme == "dark" else None
+        found = Axe().run(self.page, options=options).response["violations"]
         return [
             f"{each['id']}: {node['target']} {node['failureSummary']}"
             for each in found

@@ -178,7 +178,7 @@ def test_no_view_of_a_grid_has_a_grave_barrier(
     found = {}
     for path in views(on_sqlite):
         reader.open(path).evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
-        found[path] = reader.barriers()
+        found[path] = reader.barriers(scheme)
     assert found == {path: [] for path in found}
     reader.context.close()
 

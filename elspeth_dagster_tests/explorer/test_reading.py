@@ -71,7 +71,7 @@ def test_no_page_has_a_grave_barrier(browser: Browser, address: str, explored: E
     found = {}
     for title, path in pages(explored).items():
         assert reader.open(path).title() == f"{plain(title)} · Explorer"
-        found[title] = reader.barriers()
+        found[title] = reader.barriers(scheme)
     assert found == {title: [] for title in found}
     reader.context.close()
 

@@ -96,22 +96,17 @@ def test_a_missing_file_that_may_be_is_a_run_that_materializes_nothing_and_says_
                         "WHERE o.token_id IS NULL") == 0  # fmt: skip
 
 
-def test_a_skipped_partition_keeps_the_tables_that_it_had(sqlite_project: Project) -> None:
-    sqlite_project.declare(source=source(missing="skip"), partitions={"static": ["north"]})
-    sqlite_project.write_rows(rows_of_texts(1), "data/north.csv")
-    assert sqlite_project.run(partition="north").success
-    (sqlite_project.folder / "data" / "north.csv").unlink()
-    assert sqlite_project.run(partition="north").success
-    assert list(sqlite_project.table("results", partition="north")["id"]) == ["R0"]
-
-
-def test_a_skipped_run_is_none_to_replay_or_to_go_on_with(project: Project, server: FaultServer) -> None:
+def test_a_skipped_run_keeps_the_tables_and_is_none_to_replay_or_to_go_on_with(
+    sqlite_project: Project, server: FaultServer
+) -> None:
+    project = sqlite_project
     project.declare(source=source(missing="skip"), partitions={"static": ["north"]})
     project.write_rows(rows_of_texts(1), "data/north.csv")
     asked = project.run(partition="north")
     path = project.folder / "data" / "north.csv"
     path.rename(path.with_suffix(".away"))
     assert project.run(partition="north").success
+    assert list(project.table("results", partition="north")["id"]) == ["R0"]
     path.with_suffix(".away").rename(path)
     server.reset()
     for launch in ({"mode": "replay"}, {"reuse": "lineage"}):
