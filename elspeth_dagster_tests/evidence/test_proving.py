@@ -32,7 +32,9 @@ def test_no_text_name_or_key_of_another_row_is_in_it(landscape: Landscape, seale
     found = {other for other, text in TEXTS.items() if re.search(text.encode(), texts)}
     assert found == {row}
     with landscape.read() as connection:
-        known = {one.subject: one for one in scopes._latest(connection, "trial", ScopeKind.ROW, ROWS).values()}
+        known = {
+            one.scope.subject: one.scope for one in scopes._latest(connection, "trial", ScopeKind.ROW, ROWS).values()
+        }
     assert document["scope_keys"] == {str(known[row].scope_id): known[row].naming_key.hex()}
     for other, scope in known.items():
         named = f"hmac-sha256:{scope.scope_id}:" in proof.decode()
