@@ -54,12 +54,12 @@ def test_it_has_the_rows_membership_and_nobody_elses(landscape: Landscape, seale
 
 def test_an_error_in_words_that_may_speak_of_other_rows_is_left_out(landscape: Landscape, sealed: Sealed) -> None:
     with landscape.read() as connection:
-        ended = connection.scalars(sa.text("SELECT error FROM node_state_ends WHERE error LIKE '%401%'")).all()
+        ended = connection.scalars(sa.text("SELECT error FROM node_state_ends WHERE error LIKE '%HTTP 401%'")).all()
     assert ended
     document = json.loads(proving.prove(landscape, sealed.first, "R1"))
     assert len(of_table(document, "node_states")) == len(of_table(document, "node_state_ends")) + 1
     assert of_table(document, "run_ends") == []  # another run took over: that is said in words
-    assert b"401" not in b"".join(bodies(document).values())
+    assert b"HTTP 401" not in b"".join(bodies(document).values())
 
 
 def test_it_is_the_same_from_both_databases_and_at_any_time(
