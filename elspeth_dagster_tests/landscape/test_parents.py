@@ -39,7 +39,7 @@ def with_reference(fact: Fact, key: sa.ForeignKeyConstraint, other: Fact | None)
     """A fact that refers to what another run's fact refers to; with no other, to nobody. Its run stays its own."""
     names = [name for name in key.column_keys if name != "run_id" or len(key.column_keys) == 1]
     missing = {
-        name: 999 if name in ("scope_id", "log_size") else NOBODY if name.endswith("_ref") else "nobody"
+        name: 999 if name in ("scope_id", "log_size") else NOBODY if name.endswith("ref") else "nobody"
         for name in names
     }
     return fact._replace(**(missing if other is None else {name: getattr(other, name) for name in names}))

@@ -23,6 +23,7 @@ from elspeth_dagster.landscape.records import (
     Call,
     Dictionary,
     Fact,
+    LeaningBytes,
     Node,
     NodeState,
     Payload,
@@ -87,7 +88,7 @@ def tell(
         refs = _answer(facts, state, index, token, naming[key], request, texts[key], taken_from.get(key))
         told[key] = Told(row, of_rows[key], *refs)
     facts.append(_table(state))
-    landscape.write(*(fact for fact in facts if isinstance(fact, Payload) and not fact.dictionary_ref))
+    landscape.write(*(fact for fact in facts if isinstance(fact, Payload) and not isinstance(fact.body, LeaningBytes)))
     landscape.write(*facts)
     if ends:
         runs.end(landscape, run_id, RunStatus.COMPLETED, "")
