@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 import yaml
 from click.testing import CliRunner, Result
 
@@ -29,8 +31,11 @@ from elspeth_dagster.cli import main
 from elspeth_dagster.cli.printing import instant
 from elspeth_dagster.core.errors import LandscapeError
 from elspeth_dagster.core.money import at_most
+from elspeth_dagster.landscape.database import Database
+from elspeth_dagster.landscape.schema import answers, calls
 from elspeth_dagster_tests.fault_server import FaultServer
-from elspeth_dagster_tests.project import ATTRIBUTES, Project, load_definitions, rows_of_texts
+from elspeth_dagster_tests.landscape.test_only_growing import drop_triggers
+from elspeth_dagster_tests.project import Project, load_definitions, rows_of_texts
 
 BOTH = """
 def with_a_job_for_both(alone):
@@ -461,19 +466,21 @@ def kill_the_asking_step(project: Project) -> None:
 def test_an_answer_to_another_rows_question_is_told_with_that_row(
     tmp_path: Path, database_url: str, server: FaultServer
 ) -> None:
+    """As it was recorded when a reply was taken for any row with the same text."""
     server.configure()
     project = Project(tmp_path / "project", database_url, server.base_url)
-    project.declare(criteria=[{"name": "clarity"}])
-    project.write_rows([{"id": "OLD", "cs1_text": "the same text", "cs2_text": "another text"}])
-    earlier = project.run().run_id
-    project.declare("second", criteria=[{"name": "clarity"}], source={**ATTRIBUTES["source"], "path": "data/new.csv"},
-                    case_studies=[{"name": "cs1", "inputs": {"text": "cs1_text"}}])  # fmt: skip
-    project.write_rows([{"id": "NEW", "cs1_text": "the same text", "cs2_text": "whatever"}], "data/new.csv")
-    with project.in_env(), dg.DagsterInstance.get() as instance:
-        job = load_definitions(project.folder).resolve_job_def("second_job")
-        reuse = {"ops": {"second": {"config": {"reuse": "landscape"}}}}
-        assert job.execute_in_process(instance=instance, run_config=reuse).success
+    project.declare(criteria=[{"name": "clarity"}], case_studies=[{"name": "cs1", "inputs": {"text": "cs1_text"}}])
+    runs = []
+    for key in ("OLD", "NEW"):
+        project.write_rows([{"id": key, "cs1_text": "the same text", "cs2_text": "whatever"}])
+        runs.append(project.run(reuse="none").run_id)
+    earlier, later = runs
+    with closing(Database.open(database_url)) as database:
+        drop_triggers(database, "answers")
+        with database.write() as connection:
+            theirs = sa.select(calls.c.call_id).where(calls.c.run_id == earlier).scalar_subquery()
+            connection.execute(answers.update().where(answers.c.run_id == later).values(call_id=theirs))
     [question] = told(project, "explain", "latest", "--row", "NEW")["questions"]
     assert (question["answer"]["taken_from"]["run_id"], question["answer"]["taken_from"]["row_key"]) == (earlier, "OLD")
-    assert [made["is_reused"] for made in question["calls"]] == [True]
+    assert [made["is_reused"] for made in question["calls"]] == [True, False]
     assert "about its row OLD" in ask(project, "explain", "latest", "--row", "NEW").stdout

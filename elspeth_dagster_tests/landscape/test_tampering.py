@@ -533,10 +533,19 @@ def test_a_run_of_its_own_that_somebody_made_up_is_found(victim: Victim) -> None
     assert [(each.kind, each.run_id) for each in victim.report().findings] == [("seal", "made-up")]
 
 
-def test_a_payload_without_a_body_is_told_as_erased_and_is_no_fault(victim: Victim) -> None:
-    victim.run("UPDATE payloads SET body = :gone WHERE ref = :ref", gone=b"", ref=victim.rows("replies")[0]["body_ref"])
+def test_an_erased_payload_is_counted_and_is_no_fault(victim: Victim) -> None:
+    ref = victim.rows("replies")[0]["body_ref"]
+    victim.run("INSERT INTO erasures VALUES ('e1', 'a request', 'a clerk', '{}', 0)")
+    victim.run("INSERT INTO erased_payloads VALUES (:ref, 'e1', NULL)", ref=ref)
+    victim.run("UPDATE payloads SET body = :gone WHERE ref = :ref", gone=b"", ref=ref)
     report = victim.report()
     assert (report.findings, report.erased) == ([], 1)
+
+
+def test_a_payload_that_lost_its_body_without_an_erasure_is_told(victim: Victim) -> None:
+    victim.run("UPDATE payloads SET body = :gone WHERE ref = :ref", gone=b"", ref=victim.rows("replies")[0]["body_ref"])
+    report = victim.report()
+    assert [finding.kind for finding in report.findings] == ["payload"] and report.erased == 0
 
 
 def test_hashes_of_seals_are_as_they_are_written(victim: Victim) -> None:
