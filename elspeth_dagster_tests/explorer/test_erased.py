@@ -3,49 +3,29 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from elspeth_dagster.cli.telling import tell
+from elspeth_dagster.landscape.erasing import Wanted, erase
 from elspeth_dagster.landscape.explaining import explain
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster_tests.explorer.conftest import Explored, served
 
-OF_ROW = """
-    SELECT r.values_ref FROM rows r WHERE r.run_id = :run AND r.row_index = 0
-    UNION SELECT r.raw_ref FROM rows r WHERE r.run_id = :run AND r.row_index = 0
-    UNION SELECT c.request_ref FROM calls c JOIN tokens t USING (token_id) JOIN rows r USING (row_id)
-        WHERE r.run_id = :run AND r.row_index = 0
-    UNION SELECT p.body_ref FROM replies p JOIN calls c USING (call_id) JOIN tokens t USING (token_id)
-        JOIN rows r USING (row_id) WHERE r.run_id = :run AND r.row_index = 0
-    UNION SELECT a.values_ref FROM answers a JOIN tokens t USING (token_id) JOIN rows r USING (row_id)
-        WHERE r.run_id = :run AND r.row_index = 0
-"""
-
 
 @pytest.fixture(scope="module")
 def landscape_url(on_sqlite: Explored, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A copy of the landscape in which all texts of the first row of a run are gone."""
+    """A copy of the landscape in which all texts of a row were erased."""
     kept = Path(on_sqlite.project.landscape_url.removeprefix("sqlite:///"))
     copy = tmp_path_factory.mktemp("erased") / "landscape.sqlite"
     for ending in ("", "-wal"):
         if (file := Path(f"{kept}{ending}")).exists():
             shutil.copy(file, f"{copy}{ending}")
-    with closing(sqlite3.connect(copy)) as database, database:
-        guards = database.execute(
-            "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'payloads'"
-        )
-        guards_of_payloads = guards.fetchall()
-        for name, _ in guards_of_payloads:
-            database.execute(f"DROP TRIGGER {name}")
-        database.execute(f"UPDATE payloads SET body = x'' WHERE ref IN ({OF_ROW})", {"run": on_sqlite.trial})
-        for _, guard in guards_of_payloads:
-            database.execute(guard)
+    with Landscape.open(f"sqlite:///{copy}", create=False) as landscape:
+        erase(landscape, Wanted(row_key="R0", assessment="trial"), "a request", "a clerk")
     return f"sqlite:///{copy}"
 
 
@@ -77,6 +57,6 @@ def test_explain_tells_what_is_left(landscape_url: str, on_sqlite: Explored) -> 
     with Landscape.look_at(landscape_url, patience=5) as landscape:
         explained = explain(landscape, on_sqlite.trial, "R0", "cs1_clarity")
     told = "\n".join(tell(explained))
-    assert "as it came  erased: payload " in told and "values erased: payload " in told
+    assert told.count("under a request by a clerk") >= 3 and "values erased on " in told
     assert "OUTCOME assessed" in told and "text one of row 0" not in told
-    assert explained.document()["row"]["erased"].endswith("its hash is left")  # type: ignore[index,call-overload,union-attr]
+    assert explained.document()["row"]["erased"]["reason"] == "a request"  # type: ignore[index,call-overload]
