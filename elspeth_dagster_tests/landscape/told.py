@@ -201,7 +201,8 @@ def files_of(url: str) -> list[Path]:
         path = Path(parsed.database or "")
         return [each for each in path.parent.iterdir() if each.name.startswith(path.name)]
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("CHECKPOINT")
+        for _ in range(2):  # a file that was replaced while one was under way goes with the next
+            connection.execute("CHECKPOINT")
         [folder] = connection.execute("SHOW data_directory").fetchone() or [""]
         own = "SELECT oid FROM pg_database WHERE datname = current_database()"
         [number] = connection.execute(own).fetchone() or [0]

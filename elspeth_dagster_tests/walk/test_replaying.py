@@ -179,7 +179,6 @@ def test_an_error_that_stopped_the_step_stops_the_replay(sqlite_project: Project
     server.configure(record=True)
     replay = sqlite_project.run(mode="replay", of_run=failed.run_id)
     assert f"run {failed.run_id} was stopped by call" in said(replay)
-    assert "Incorrect API key" in said(replay)
 
 
 def test_a_provider_that_went_away_for_a_while_is_replayed_as_it_was(sqlite_project: Project, tmp_path: Path) -> None:
