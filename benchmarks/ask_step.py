@@ -74,7 +74,7 @@ def ask(landscape: Landscape, base_url: str, rows: int, concurrency: int) -> flo
     run_id = new_id()
     begin(landscape, assessment, run_id)
     texts = (Record(number, number + 2, f"R{number}", values(number), None) for number in range(rows))
-    admit(landscape, run_id, "bench", "bench.admit_rows", None, texts)
+    admit(landscape, run_id, "bench", "bench.admit_rows", texts)
     shard = list(flush_batches(landscape, run_id, assessment, rows))
     execution = Execution(run_id, "bench.ask_batches", "bench.ask_batches[shard_00001]", 0, "localhost", os.getpid())
     return run(ask_shard(landscape, base_url, assessment, shard, execution, concurrency))

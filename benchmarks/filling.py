@@ -127,7 +127,7 @@ def texts(run_id: str, rows: int) -> Iterator[Record]:
 
 def _admit(landscape: Landscape, run_id: str, rows: int) -> None:
     state = _slice_state(landscape, run_id, "admit_rows")
-    admit(landscape, run_id, "bench", "bench.admit_rows", None, texts(run_id, rows))
+    admit(landscape, run_id, "bench", "bench.admit_rows", texts(run_id, rows))
     landscape.write(states.end(state, {}))
 
 
