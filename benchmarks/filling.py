@@ -30,6 +30,7 @@ from elspeth_dagster.stages.prompting import messages
 from elspeth_dagster.stages.querying import Question, Request, questions, request
 from elspeth_dagster.stages.reading import Record
 
+TABLES = ("results", "answers", "failures", "rejections")
 HEAD = Payload.of(b'{"method":"POST","url":"http://127.0.0.1/v1/chat/completions","headers":{}}')
 WORDS = ["clear", "vague", "sound", "weak", "honest", "brief", "careful", "bold", "plain", "thin", "even", "odd"]
 
@@ -122,7 +123,7 @@ def texts(run_id: str, rows: int) -> Iterator[Record]:
             "one": f"{run_id} {prose(2 * n, 1000)}",
             "two": f"{prose(2 * n + 1, 1000)} {run_id}",
         }
-        yield Record(n, n + 2, f"R{n}", values, None)
+        yield Record(n, n + 2, f"R{n}", values, None, partition=run_id)
 
 
 def _admit(landscape: Landscape, run_id: str, rows: int) -> None:
@@ -250,6 +251,6 @@ def _answer(call: Call, values: Payload) -> Answer:
 def _collect(landscape: Landscape, run_id: str, state: NodeState) -> None:
     collector = Collector(landscape, ASSESSMENT, run_id, state)
     collector.decide_outcomes()
-    for table in (collector.results(), collector.answers(), collector.failures(), collector.rejections()):
+    for table in [collector.table(name, part) for part in collector.parts for name in TABLES]:
         for _ in table.batches:
             pass
