@@ -10,11 +10,12 @@ A provider that honours the key does not bill what was lost on the way a second 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+
+import orjson
 
 from elspeth_dagster.counting import Counts
 from elspeth_dagster.landscape import batches
@@ -30,7 +31,6 @@ from elspeth_dagster.stopping import Stop, Stopped
 if TYPE_CHECKING:
     from elspeth_dagster.llm.wire import Head, Wire
 
-HEADERS = json.JSONEncoder(sort_keys=True)
 NOT_SENT = Exchange(None, b"", error=ErrorClass.NOT_SENT, detail="the step was stopped before it was sent")
 
 
@@ -150,7 +150,7 @@ class Caller:
         price: Listing | None = None,
     ) -> None:
         self.provider = provider
-        self.address: str = json.loads(wire.head.evidence)["url"]
+        self.address: str = orjson.loads(wire.head.evidence)["url"]
         self._known_head = wire.head
         self._landscape = landscape
         self._wire = wire
@@ -272,7 +272,7 @@ class Caller:
             error_class=exchange.error,
             detail=exchange.detail or None,
             http_status=exchange.status,
-            headers=HEADERS.encode(exchange.headers),
+            headers=orjson.dumps(exchange.headers, option=orjson.OPT_SORT_KEYS).decode(),
             body_ref=body_ref,
             model=completion.model,
             system_fingerprint=completion.system_fingerprint,

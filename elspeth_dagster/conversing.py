@@ -169,23 +169,30 @@ class Conversation:
 
 
 def _accepted(inquiry: Inquiry, values_ref: str) -> Answer:
-    return _answer(inquiry, AnswerStatus.ACCEPTED)._replace(values_ref=values_ref)
+    return _answer(inquiry, AnswerStatus.ACCEPTED, values_ref=values_ref)
 
 
 def _refused(inquiry: Inquiry, refused: Refused) -> Answer:
-    return _answer(inquiry, AnswerStatus.REFUSED)._replace(reason=str(refused.reason), detail=refused.detail or None)
+    return _answer(inquiry, AnswerStatus.REFUSED, reason=str(refused.reason), detail=refused.detail or None)
 
 
-def _answer(inquiry: Inquiry, status: AnswerStatus) -> Answer:
+def _answer(
+    inquiry: Inquiry,
+    status: AnswerStatus,
+    *,
+    reason: str | None = None,
+    detail: str | None = None,
+    values_ref: str | None = None,
+) -> Answer:
     return Answer(
         state_id=inquiry.work.state.state_id,
         token_id=inquiry.member.token_id,
         query_key=inquiry.question.key,
         run_id=inquiry.work.state.run_id,
         status=status,
-        reason=None,
-        detail=None,
-        values_ref=None,
+        reason=reason,
+        detail=detail,
+        values_ref=values_ref,
         call_id=inquiry.last_call,
         decided_at=now(),
     )

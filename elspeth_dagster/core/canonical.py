@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from typing import Any
 
+import orjson
 import rfc8785
 
 Json = Any
@@ -21,7 +23,6 @@ BLOCK = 64  # bytes that SHA-256 takes at a time
 INNER_PAD, OUTER_PAD = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
 
 
-_SORTED = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 _ORDERED = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _LARGEST = 2**53 - 1
 
@@ -32,12 +33,15 @@ def canonical_json(value: Json) -> bytes:
     Raises ValueError for what has none: NaN, infinities, integers beyond ±2^53, lone surrogates.
     """
     if type(value) is dict and all(map(_is_plain, value, value.values())):
-        return _SORTED.encode(value).encode()
+        try:
+            return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+        except orjson.JSONEncodeError:  # half of a surrogate pair: refused below
+            pass
     return rfc8785.dumps(value)
 
 
 def _is_plain(key: str, value: Json) -> bool:
-    """Whether Python's own encoder writes a member of an object as the RFC has it: most answers are nothing else."""
+    """Whether any encoder writes a member of an object as the RFC has it: most answers are nothing else."""
     kind = type(value)
     return (
         type(key) is str
@@ -54,6 +58,14 @@ def ordered_json(value: Json) -> bytes:
     return _ORDERED.encode(value).encode()
 
 
+def texts_json(value: list[dict[str, str]]) -> bytes:
+    """`ordered_json` of texts, faster."""
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:  # half of a surrogate pair, which has no bytes: a ValueError
+        return ordered_json(value)
+
+
 def sha256(data: bytes) -> str:
     """`sha256:<hex>` of some bytes."""
     return PREFIX + hashlib.sha256(data).hexdigest()
@@ -64,6 +76,15 @@ def keyed_sha256(scope_id: int, key: bytes, data: bytes) -> str:
 
     By two plain hashes: `hmac.digest` lets other threads run each time, and waits for them.
     """
+    inner_begun, outer_begun = _begun(key)
+    inner, outer = inner_begun.copy(), outer_begun.copy()
+    inner.update(data)
+    outer.update(inner.digest())
+    return f"{KEYED}{scope_id}:{outer.hexdigest()}"
+
+
+@lru_cache(maxsize=1024)
+def _begun(key: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
+    """The two hashes under a key, for as far as they are the same whatever the data."""
     block = key.ljust(BLOCK, b"\0")
-    inner = hashlib.sha256(block.translate(INNER_PAD) + data).digest()
-    return f"{KEYED}{scope_id}:{hashlib.sha256(block.translate(OUTER_PAD) + inner).hexdigest()}"
+    return hashlib.sha256(block.translate(INNER_PAD)), hashlib.sha256(block.translate(OUTER_PAD))

@@ -48,8 +48,8 @@ class Member(NamedTuple):
 
     def request(self, body: bytes, ref: str) -> Payload:
         """The payload of a request about this row, whose name is known: it repeats much of the row's text."""
-        plain = Payload(ref, len(body), Encoding.IDENTITY, body)
-        return plain if self.scope is None else plain._replace(scope_id=self.scope.scope_id).leaning_on(self.text)
+        scope_id = None if self.scope is None else self.scope.scope_id
+        return Payload(ref, len(body), Encoding.IDENTITY, body, scope_id).leaning_on(self.text)
 
 
 def flush(

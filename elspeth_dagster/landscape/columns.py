@@ -56,7 +56,9 @@ class Text(Kept[str]):
     cache_ok = True
 
     def stored(self, value: str) -> str:
-        return value if _is_plain(value) else NOT_KEPT.sub(REPLACEMENT, value)
+        if value.isascii() and "\0" not in value:  # as most are, and faster told than by searching
+            return value
+        return NOT_KEPT.sub(REPLACEMENT, value)
 
 
 class Name(Kept[str]):
@@ -65,14 +67,11 @@ class Name(Kept[str]):
     cache_ok = True
 
     def stored(self, value: str) -> str:
-        if not _is_plain(value) and NOT_KEPT.search(value):
+        if value.isascii() and "\0" not in value:
+            return value
+        if NOT_KEPT.search(value):
             raise ValueError("a name holds a NUL character or half of a surrogate pair")
         return value
-
-
-def _is_plain(value: str) -> bool:
-    """Whether a text is surely kept; most are, and this is told faster than by searching."""
-    return value.isascii() and "\0" not in value
 
 
 class Number(Kept[int]):
@@ -85,7 +84,7 @@ class Number(Kept[int]):
         return dialect.type_descriptor(sa.Integer() if dialect.name == "sqlite" else sa.BigInteger())
 
     def stored(self, value: int) -> int:
-        return int(index(value))
+        return value if type(value) is int else int(index(value))
 
 
 class Instant(Kept[datetime]):

@@ -37,6 +37,7 @@ from elspeth_dagster.landscape.schema import metadata
 T = TypeVar("T")
 PATIENCE = 60.0  # seconds for which a database that is away or busy is waited for
 STARTING = 10.0  # the same when it is opened: a server that is just starting
+WRITES = "writes"  # whether a connection to SQLite is set so that it can
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 SQLITE_SETTINGS = {
     "foreign_keys": 1,
@@ -184,6 +185,7 @@ class Database:
         """
         scrub = _scrub_postgresql if self._is_postgresql else _scrub_sqlite
         connection = self.engine.raw_connection()
+        connection.info.pop(WRITES, None)
         try:
             scrub(connection.driver_connection)
         except Exception as error:
@@ -341,7 +343,9 @@ def _set(connection: Any, name: str, value: object) -> None:
 
 def _begin_sqlite(connection: sa.Connection) -> None:
     writes = connection.get_execution_options().get("landscape_write", False)
-    connection.exec_driver_sql(f"PRAGMA query_only = {int(not writes)}")
+    if connection.info.get(WRITES) is not writes:
+        connection.exec_driver_sql(f"PRAGMA query_only = {int(not writes)}")
+        connection.info[WRITES] = writes
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 

@@ -68,10 +68,10 @@ def _insert(connection: sa.Connection, facts: Iterable[Fact], *, if_absent: bool
 
 
 def _by_table(facts: Iterable[Fact]) -> dict[sa.Table, list[Fact]]:
-    by_table: dict[sa.Table, list[Fact]] = {}
+    by_kind: dict[type[Fact], list[Fact]] = {}
     for fact in facts:
-        by_table.setdefault(TABLES[type(fact)], []).append(fact)
-    return by_table
+        by_kind.setdefault(type(fact), []).append(fact)
+    return {TABLES[kind]: of_kind for kind, of_kind in by_kind.items()}
 
 
 def _distinct(facts: Iterable[Fact]) -> list[Fact]:

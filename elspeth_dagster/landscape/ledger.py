@@ -59,7 +59,7 @@ class Landscape:
         (then its commit had arrived): it must find that and return the same. Raises AuditError when the database
         refuses a record, StorageError when it can't be written.
         """
-        return self._database.commit(lambda connection, _was_lost: decision(connection), alone=True)
+        return self._writer.decide(lambda connection, _was_lost: decision(connection))
 
     def operate(self, work: Callable[[sa.Connection], T]) -> T:
         """What `work` returns, which reads and changes operational tables only; others write beside it.

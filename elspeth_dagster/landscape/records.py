@@ -98,7 +98,7 @@ class Payload(NamedTuple):
         """The same, to be compressed against a dictionary where that makes it smaller."""
         if dictionary is None or dictionary.ref == self.ref:
             return self
-        return self._replace(body=LeaningBytes.on(dictionary, self.body))
+        return Payload(self.ref, self.size, self.encoding, LeaningBytes.on(dictionary, self.body), self.scope_id)
 
     def packed(self) -> Payload:
         """The payload as it is stored: compressed where that makes it smaller."""
@@ -107,7 +107,7 @@ class Payload(NamedTuple):
         leant_on = self.body.dictionary if isinstance(self.body, LeaningBytes) else NOTHING
         packed = compressed(self.body, leant_on.data) if self.size >= WORTH_COMPRESSING else self.body
         if len(packed) < self.size:
-            return self._replace(encoding=Encoding.ZLIB, body=packed, dictionary_ref=leant_on.ref or None)
+            return Payload(self.ref, self.size, Encoding.ZLIB, packed, self.scope_id, leant_on.ref or None)
         return self if leant_on is NOTHING else self._replace(body=bytes(self.body))
 
     @property

@@ -1,4 +1,4 @@
-"""How facts become durable: one writer thread per process commits what waits, together.
+"""How facts become durable: one writer thread per process commits what waits, together, and decides in between.
 
 A caller hands over facts and goes on only when they are committed. While one group is being committed the next one
 gathers, so durability costs a caller a few milliseconds and the process almost nothing. A group is half of what
@@ -9,6 +9,9 @@ itself, so that only the one at fault fails, with an AuditError.
 A database that is away or busy is waited for, for as long as it has patience. From the first lost connection on,
 nobody knows whether a commit of the group arrived, so whatever is tried of it then is inserted again: see `inserting`.
 Where the database itself is at fault in the end, no caller of the group goes on.
+
+What reads and, by what it read, inserts is decided on the same thread, alone in a transaction: two connections of one
+process that both write would wait for each other, by SQLite's lot asleep.
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -29,6 +33,7 @@ from elspeth_dagster.landscape.faults import why
 from elspeth_dagster.landscape.inserting import insert, insert_again
 from elspeth_dagster.landscape.records import Fact
 
+T = TypeVar("T")
 LEAST_AT_ONCE = 4
 
 
@@ -43,6 +48,18 @@ class _HandOver:
         if error is None:
             self.done.set_result(None)
         else:
+            self.done.set_exception(error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    decide: Callable[[sa.Connection, bool], Any]
+    done: Future[Any]
+
+    def settle(self, database: Database) -> None:
+        try:
+            self.done.set_result(database.commit(self.decide, alone=True))
+        except BaseException as error:  # whatever it is, it is for who asked
             self.done.set_exception(error)
 
 
@@ -63,7 +80,7 @@ class Writer:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: queue.SimpleQueue[_HandOver | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_HandOver | _Decision | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -80,6 +97,15 @@ class Writer:
         self._hand_over(_HandOver(facts, done))
         await done
 
+    def decide(self, decision: Callable[[sa.Connection, bool], T]) -> T:
+        """What `decision` returns, once it is durable; nobody else writes meanwhile.
+
+        Raises what it raises, and what `Database.commit` does. Not to be called by a decision.
+        """
+        done: Future[T] = Future()
+        self._hand_over(_Decision(decision, done))
+        return done.result()
+
     def close(self) -> None:
         """Commit what waits, then stop. Whoever comes later gets an AuditError."""
         with self._gate:
@@ -89,7 +115,8 @@ class Writer:
         if self._thread is not None:
             self._thread.join()
 
-    def _hand_over(self, hand_over: _HandOver) -> None:
+    def _hand_over(self, hand_over: _HandOver | _Decision) -> None:
+        assert threading.current_thread() is not self._thread, "it would wait for itself"
         with self._gate:
             if self._closed:
                 raise AuditError("the landscape is closed: a fact came too late to be recorded")
@@ -99,26 +126,30 @@ class Writer:
             self._waiting.put(hand_over)
 
     def _run(self) -> None:
-        while group := self._next_group():
-            errors = self._commit(group)
-            _settle(group, errors)
+        is_over = False
+        while not is_over:
+            group, after = self._next_group()
+            if group:
+                _settle(group, self._commit(group))
+            if isinstance(after, _Decision):
+                after.settle(self._database)
+            is_over = after is None
 
-    def _next_group(self) -> list[_HandOver]:
+    def _next_group(self) -> tuple[list[_HandOver], _HandOver | _Decision | None]:
+        """What is committed together, and what came last: a decision is to be made after it, None is the end."""
         group: list[_HandOver] = []
         at_most = 1
         while len(group) < at_most:
             try:
-                hand_over = self._waiting.get(block=not group)
+                came = self._waiting.get(block=not group)
             except queue.Empty:
                 break
-            if hand_over is None:
-                if group:
-                    self._waiting.put(None)
-                break
+            if not isinstance(came, _HandOver):
+                return group, came
             if not group:
                 at_most = max(LEAST_AT_ONCE, self._waiting.qsize() // 2)
-            group.append(hand_over)
-        return group
+            group.append(came)
+        return group, group[-1]
 
     def _commit(self, group: list[_HandOver]) -> list[AuditError | None]:
         together = _Insertion([fact for hand_over in group for fact in hand_over.facts])

@@ -12,7 +12,7 @@ from itertools import product
 from typing import NamedTuple
 
 from elspeth_dagster.core.assessment import Assessment
-from elspeth_dagster.core.canonical import PREFIX, Json, ordered_json, sha256
+from elspeth_dagster.core.canonical import PREFIX, Json, ordered_json, sha256, texts_json
 from elspeth_dagster.core.spec import AnswerField, AssessmentSpec, LLMSpec
 
 Message = dict[str, str]
@@ -133,7 +133,7 @@ class Form:
 
     def request(self, messages: list[Message], name: Callable[[bytes], str] = sha256) -> Request:
         """What is sent for the question put in these messages; `name` gives bytes about this row their name."""
-        begun = self._before + ordered_json(messages)
+        begun = self._before + texts_json(messages)
         body, put = begun + self._after, begun + self._put_after
         return Request(body, name(body), name(put), self._max_tokens, put)
 

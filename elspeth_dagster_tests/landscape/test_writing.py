@@ -22,7 +22,7 @@ from elspeth_dagster.core.errors import AuditError
 from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Call, Fact, Payload, Reply, Row, Run, Token
-from elspeth_dagster.landscape.schema import payloads
+from elspeth_dagster.landscape.schema import payloads, tokens
 from elspeth_dagster.landscape.writing import Writer, insert
 from elspeth_dagster_tests.landscape.sample import a_run, a_token, an_open_run, count, only, recorded
 
@@ -114,6 +114,38 @@ def test_a_fact_is_seen_by_everybody_when_record_returns(writer: Writer, databas
             assert f"t{number}" in tokens_seen_from_outside(database_url)
 
     asyncio.run(hand_over())
+
+
+def test_a_decision_sees_what_was_handed_over_before_it_and_nothing_that_came_after(writer: Writer) -> None:
+    def seen(connection: sa.Connection, was_lost: bool) -> set[str]:
+        return set(connection.scalars(sa.select(tokens.c.token_id).where(~tokens.c.token_id.startswith("r1-"))))
+
+    async def hand_over_around() -> set[str]:
+        before = [asyncio.ensure_future(writer.record(a_token(f"t{number}"))) for number in range(40)]
+        await asyncio.sleep(0)  # all of them are handed over
+        decided = asyncio.ensure_future(asyncio.to_thread(writer.decide, seen))
+        await asyncio.gather(*before, decided)
+        await writer.record(a_token("later"))
+        return decided.result()
+
+    assert asyncio.run(hand_over_around()) == {f"t{number}" for number in range(40)}
+
+
+def test_a_decision_that_fails_is_undone_and_tells_who_asked(writer: Writer, database_url: str) -> None:
+    def insert_and_fail(connection: sa.Connection, was_lost: bool) -> None:
+        insert(connection, [a_token("undone")])
+        raise KeyError("of the decision's own")
+
+    with pytest.raises(KeyError, match="of the decision's own"):
+        writer.decide(insert_and_fail)
+    writer.write(a_token("kept"))
+    seen = tokens_seen_from_outside(database_url)
+    assert "kept" in seen and "undone" not in seen
+
+
+def test_a_decision_within_a_decision_is_refused_instead_of_waiting_for_itself(writer: Writer) -> None:
+    with pytest.raises(AssertionError, match="wait for itself"):
+        writer.decide(lambda connection, was_lost: writer.decide(lambda connection, was_lost: None))
 
 
 class Forgetful(Database):

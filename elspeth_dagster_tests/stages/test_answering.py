@@ -129,6 +129,12 @@ def test_reading_a_body_never_raises(body: bytes) -> None:
     assert found.usage.prompt_tokens is None or found.usage.prompt_tokens >= 0
 
 
+@pytest.mark.parametrize("odd", ["NaN", "-Infinity", '"\\ud800"', "1" * 400])
+def test_a_reply_with_json_that_only_python_reads_is_a_completion(odd: str) -> None:
+    body = f'{{"choices": [{{"message": {{"content": "{{}}"}}, "logprobs": {odd}}}]}}'
+    assert read_completion(body.encode()).is_one
+
+
 @given(JSON)
 def test_whatever_comes_instead_of_a_message_never_raises(value: Any) -> None:
     for body in ({"choices": value}, {"choices": [value]}, {"choices": [{"message": value}]}, {"usage": value}):
