@@ -26,6 +26,7 @@ from elspeth_dagster.landscape.records import Run
 from elspeth_dagster.landscape.schema import answers, calls, replies, rows, tokens
 from elspeth_dagster.landscape.schema import runs as runs_table
 from elspeth_dagster.landscape.words import TokenKind
+from elspeth_dagster.ui import link_to_explorer
 
 ASSESSMENT = "case_studies"
 POLL_SECONDS = 1.0
@@ -38,6 +39,7 @@ NANO = 1e9
 @click.option("--cache", type=click.Path(path_type=Path), help="Where the model's weights are kept.")
 def main(partition: str, cache: Path | None) -> None:
     home = Path(os.environ["DAGSTER_HOME"])
+    link_to_explorer()
     settings = Settings.from_env(os.environ)
     with _provider(settings, home, cache), Landscape.open(settings.landscape_url) as landscape:
         started = time.monotonic()

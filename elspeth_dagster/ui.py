@@ -17,13 +17,14 @@ from elspeth_dagster.core.settings import Settings
 from elspeth_dagster.landscape.ledger import Landscape
 
 HERE = "127.0.0.1"
+EXPLORER_PORT = 3001
 SECONDS_TO_STOP = 10
 
 
 @click.command(help=__doc__)
 @click.option("--cache", type=click.Path(path_type=Path), help="Where the model's weights are kept.")
 @click.option("--port", default=3000, show_default=True, help="The port of Dagster's web pages.")
-@click.option("--explorer-port", default=3001, show_default=True, help="The port of the explorer.")
+@click.option("--explorer-port", default=EXPLORER_PORT, show_default=True, help="The port of the explorer.")
 def main(cache: Path | None, port: int, explorer_port: int) -> None:
     settings = Settings.from_env(os.environ)
     with ExitStack() as started:
@@ -34,10 +35,15 @@ def main(cache: Path | None, port: int, explorer_port: int) -> None:
             log = Path(os.environ["DAGSTER_HOME"]) / "local_model.log"
             os.environ["OPENAI_BASE_URL"] = started.enter_context(LocalModel(log, cache=cache)).base_url
         dagster = f"http://{HERE}:{port}"
-        os.environ.setdefault("ELSPETH_EXPLORER_URL", f"http://{HERE}:{explorer_port}")
+        link_to_explorer(explorer_port)
         started.enter_context(explorer_beside(settings.landscape_url, explorer_port, dagster))
         click.echo(f"Dagster's pages will be at {dagster}")
         sys.exit(_dagster_dev(port))
+
+
+def link_to_explorer(port: int = EXPLORER_PORT) -> None:
+    """Let materializations link to the explorer that `make ui` starts, unless they link to another one."""
+    os.environ.setdefault("ELSPETH_EXPLORER_URL", f"http://{HERE}:{port}")
 
 
 @contextmanager
