@@ -191,7 +191,7 @@ def code_version(assessment: Assessment) -> str:
             **watched,
             "backfill": "per_partition",
             "source": declared.source.model_copy(update={"missing": "fail"}),
-            "llm": declared.llm.model_copy(update={"price": None}),
+            "llm": declared.llm.model_copy(update={"price": None, "endpoints": None}),
             "errors": declared.errors.model_copy(update={"max_failures": None}),
         }
     )

@@ -9,6 +9,7 @@ ELSPETH_MIN_CONCURRENCY   how many are in flight at least, whatever the provider
 ELSPETH_REQUESTS_PER_MINUTE   for each model, by all who share the landscape; default: no limit
 ELSPETH_TOKENS_PER_MINUTE     the same of prompt and completion tokens
 ELSPETH_PRICES            a YAML or JSON file: what models and deployments cost where no list price holds
+ELSPETH_ENDPOINTS         a YAML file: several accounts or regions of one model, asked as one
 ELSPETH_EXPLORER_URL      where `elspeth-dagster explorer` is reached: materializations link to their run's page there
 ELSPETH_FINGERPRINT_KEY   key of the HMAC that stands for a credential on record
 ELSPETH_SIGNING_KEY       path of the key file that seals are signed with, mode 0600
@@ -51,6 +52,7 @@ class Settings:
     requests_per_minute: int | None
     tokens_per_minute: int | None
     prices_path: str | None
+    endpoints_path: str | None
     explorer_url: str | None
 
     @classmethod
@@ -73,6 +75,7 @@ class Settings:
             requests_per_minute=_number(env, "ELSPETH_REQUESTS_PER_MINUTE", LARGEST_LIMIT),
             tokens_per_minute=_number(env, "ELSPETH_TOKENS_PER_MINUTE", LARGEST_LIMIT),
             prices_path=env.get("ELSPETH_PRICES") or None,
+            endpoints_path=env.get("ELSPETH_ENDPOINTS") or None,
             explorer_url=_address(env, "ELSPETH_EXPLORER_URL"),
         )
 

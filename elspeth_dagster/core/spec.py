@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
@@ -34,6 +35,7 @@ LONGEST_NAME = 100
 PARTITION = "partition"
 BETWEEN_DIMENSIONS = "|"
 LARGEST_BOUND = 2**53
+LARGEST_LIMIT = 1_000_000_000
 TEMPLATED = r"\{\{"
 
 ColumnType = Literal["str", "int", "float", "bool", "date", "datetime"]
@@ -320,6 +322,116 @@ class PriceList(RootModel[dict[str, PriceSpec]]):
     """What a deployment's models cost, by the `model_name` that assessments give."""
 
 
+class FromEnvironment(SpecModel):
+    """A value that is in a variable of the environment in which steps run: `{env: NAME}`."""
+
+    env: str = Field(min_length=1, description="The variable's name.", examples=["OPENAI_API_KEY_EU"])
+
+
+def _never_as_text(value: Any) -> Any:
+    """A secret is named, never written; what was written instead must not come up in an error."""
+    if value is not None and not isinstance(value, FromEnvironment) and not _is_named(value):
+        raise ValueError("a secret is given by its variable's name, `{env: NAME}`; what was written is not shown here")
+    return value
+
+
+def _text_or_named(value: Any) -> Any:
+    if not isinstance(value, str | FromEnvironment | None) and not _is_named(value):
+        raise ValueError("it must be a text, or `{env: NAME}`")
+    return value
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, dict) and list(value) == ["env"] and isinstance(value["env"], str)
+
+
+Secret = Annotated[FromEnvironment, BeforeValidator(_never_as_text)]
+Setting = Annotated[str | FromEnvironment, BeforeValidator(_text_or_named)]
+
+
+class EndpointSpec(SpecModel):
+    """One account or region of a pool: where it is, how to get in, how much of the load it takes, what it bears.
+
+    What is not given is as the deployment's `llm` resource has it; credentials only at the same address.
+    """
+
+    name: Annotated[Name, Field(description="What the record calls it.", examples=["sweden"])]
+    weight: float = Field(
+        default=1, gt=0, le=1000, allow_inf_nan=False, description="Its part of the rows, against those of the others."
+    )
+    api_key: Secret | None = Field(
+        default=None, description="The key, by its variable's name.", examples=[{"env": "AZURE_KEY_SWEDEN"}]
+    )
+    base_url: Setting | None = Field(default=None, description="Address of a compatible service, with its /v1.")
+    azure_endpoint: Setting | None = Field(default=None, description="https://<resource>.openai.azure.com")
+    azure_deployment: str | None = Field(
+        default=None, description="The deployment to ask, where it isn't called as `model_name`."
+    )
+    azure_ad_token_provider: str | None = Field(
+        default=None, description="Instead of a key: package.module:function that returns an Entra ID token."
+    )
+    api_version: str | None = Field(default=None, description="Azure's API version.", examples=["2024-10-21"])
+    organization: Setting | None = Field(default=None, description="OpenAI organization to bill.")
+    headers: dict[str, Setting] | None = Field(default=None, description="Further headers of every request.")
+    ca_file: str | None = Field(default=None, description="A PEM file of authorities that are trusted as well.")
+    timeout_seconds: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="How long one request may take."
+    )
+    max_concurrency: int | None = Field(default=None, ge=1, le=1000, description="How many are in flight at most.")
+    min_concurrency: int | None = Field(default=None, ge=1, le=1000, description="How many are in flight at least.")
+    requests_per_minute: int | None = Field(
+        default=None, ge=1, le=LARGEST_LIMIT, description="How many requests a minute it is sent, by all together."
+    )
+    tokens_per_minute: int | None = Field(
+        default=None, ge=1, le=LARGEST_LIMIT, description="How many tokens a minute are used of it, by all together."
+    )
+    price: PriceSpec | None = Field(default=None, description="What the model costs here, before any other price.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_model(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        if named := next((key for key in ("model_name", "model") if key in value), None):
+            raise ValueError(
+                f"take `{named}` out: a pool is several accounts of one model, the assessment's `llm.model_name`. "
+                "Where a deployment of Azure is called otherwise, give its name as `azure_deployment`"
+            )
+        if "provider" in value:
+            raise ValueError("take `provider` out: all endpoints of a pool are of one provider, the deployment's")
+        return value
+
+    @model_validator(mode="after")
+    def _bounds_leave_something(self) -> Self:
+        least, most = self.min_concurrency, self.max_concurrency
+        if least is not None and most is not None and least > most:
+            raise ValueError(f"min_concurrency is {least}, more than max_concurrency, which is {most}")
+        return self
+
+    @field_validator("base_url", "azure_endpoint")
+    @classmethod
+    def _no_secret_in_an_address(cls, value: str | FromEnvironment | None) -> str | FromEnvironment | None:
+        if isinstance(value, str) and ("?" in value or "@" in value):
+            raise ValueError("an address with a query or a user may hold a secret: give it as `{env: NAME}`")
+        return value
+
+
+def _checked_pool(value: list[EndpointSpec]) -> list[EndpointSpec]:
+    if not value:
+        raise ValueError("the list is empty: name an endpoint, or take the key out")
+    names = [endpoint.name for endpoint in value]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"two endpoints are called `{twice}`: the record tells them apart by their names")
+    return value
+
+
+Endpoints = Annotated[list[EndpointSpec], AfterValidator(_checked_pool)]
+
+
+class EndpointList(RootModel[Endpoints]):
+    """A deployment's endpoints of one model."""
+
+
 class LLMSpec(SpecModel):
     """The model and how it samples; the provider and its secrets belong to the deployment's `llm` resource."""
 
@@ -342,6 +454,12 @@ class LLMSpec(SpecModel):
         default=None,
         description="What the model costs. Default: the deployment's price for it, else the list price.",
         examples=[{"input_mtok": 2.5, "output_mtok": 10}],
+    )
+    endpoints: Endpoints | None = Field(
+        default=None,
+        description="Several accounts or regions of the model, asked as one. Default: the deployment's, where all "
+        "assessments have them in common.",
+        examples=[[{"name": "sweden", "azure_endpoint": "https://…", "api_key": {"env": "AZURE_KEY_SWEDEN"}}]],
     )
 
     @field_validator("options")
