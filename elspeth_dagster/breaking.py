@@ -1,7 +1,8 @@
 """The circuit breaker, a gate: it holds calls back from a provider that only fails, and gives up one that stays so.
 
 The rules are in `stages.breaking`. A provider that can't be used at all (wrong key, unknown deployment) is given up by
-the first call that learns it; whoever waits here then is sent nowhere.
+the first call that learns it; whoever waits here then is sent nowhere. One of several endpoints is asked less and less
+instead while it only fails: whether all are to be given up is for their pool to say (`pooling`).
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ Passage = tuple[str, bool]
 class Breaker:
     """How one step deals with a provider that fails. Belongs to one event loop."""
 
-    def __init__(self, provider: str, retry_seconds: float, stop: Stop) -> None:
+    def __init__(self, provider: str, retry_seconds: float, stop: Stop, *, is_one_of_several: bool = False) -> None:
         self._provider = provider
         self._retry_seconds = retry_seconds
+        self._is_one_of_several = is_one_of_several
+        self._last_failure = ""
         self._stop = stop
         self._health = Health()
         self._in_flight = self._probing = 0
@@ -49,9 +52,35 @@ class Breaker:
             with suppress(TimeoutError):  # asyncio.wait_for of Python 3.11 can swallow a cancellation
                 async with asyncio.timeout(TICK_SECONDS):
                     await self._changed.wait()
+        return self.begin(request)
+
+    def begin(self, request: Request) -> Passage:
+        """One more is let through."""
         self._in_flight += 1
         self._probing += self.is_shut
         return request.question_hash, self.is_shut
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether one more may be let through now."""
+        return self._given_up is None and self._health.lets_pass(self._in_flight, self._probing, time.monotonic())
+
+    @property
+    def is_down(self) -> bool:
+        """Whether it only fails, and is not to be probed now."""
+        return self._given_up is not None or (self.is_shut and not self.may_pass)
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether nothing is left to wait for: it can't be used, never was there, or has only failed for too long."""
+        was_never_there = self._health.is_gone and not self._is_reached
+        is_over = self._health.is_hopeless(time.monotonic(), self._retry_seconds)
+        return self._given_up is not None or was_never_there or is_over
+
+    @property
+    def told(self) -> str:
+        """Why it is not asked, in words."""
+        return self._last_failure
 
     def suspect(self, request: Request) -> None:
         """This question has failed in an earlier run: it may itself be at fault."""
@@ -78,16 +107,20 @@ class Breaker:
     def _learn(self, question: str, exchange: Exchange, *, is_probe: bool) -> None:
         error = exchange.error
         is_gone = error is ErrorClass.UNREACHABLE and self._is_reached
-        if is_fatal(error) and not is_gone:
+        self._last_failure = f"{exchange.error}: {exchange.detail}" if exchange.error else ""
+        may_come_back = error is ErrorClass.UNREACHABLE and self._is_one_of_several
+        if is_fatal(error) and not (is_gone or may_come_back):
             self._given_up = ProviderError(f"{self._provider} can't be used: {exchange.detail}")
             return
-        self._is_reached = True
-        if error is None or not (is_transient(error) or is_gone):
+        self._is_reached |= not may_come_back
+        if error is None or not (is_transient(error) or is_gone or may_come_back):
             self._health.answered(well=error is None)
             return
         wait, instant = retry_after_seconds(exchange.headers, now()) or 0.0, time.monotonic()
-        self._health.failed(question, _told(exchange), instant, is_probe=is_probe, retry_after=wait)
-        if self._health.is_hopeless(instant, self._retry_seconds):
+        self._health.failed(
+            question, _told(exchange), instant, is_probe=is_probe, retry_after=wait, is_gone=may_come_back
+        )
+        if not self._is_one_of_several and self._health.is_hopeless(instant, self._retry_seconds):
             self._given_up = ProviderError(self._what_it_saw())
 
     def _what_it_saw(self) -> str:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from elspeth_dagster.core.errors import BudgetError, LandscapeError
 from elspeth_dagster.core.ids import new_id
-from elspeth_dagster.core.spec import AssessmentSpec, BudgetSpec
+from elspeth_dagster.core.pooling import prices
+from elspeth_dagster.core.spec import AssessmentSpec, BudgetSpec, EndpointSpec
 from elspeth_dagster.landscape import budgets
 from elspeth_dagster.landscape.budgets import Share, Spent
 from elspeth_dagster.landscape.ledger import Landscape
@@ -38,7 +39,12 @@ NOTHING = Spent(0, 0)
 
 @asynccontextmanager
 async def budget_of(
-    landscape: Landscape, spec: AssessmentSpec, provider: str, execution: Execution, stop: Stop
+    landscape: Landscape,
+    spec: AssessmentSpec,
+    provider: str,
+    execution: Execution,
+    stop: Stop,
+    endpoints: Sequence[EndpointSpec] = (),
 ) -> AsyncIterator[list[Budget]]:
     """The assessment's budget as a gate, if it has one, for as long as its calls are made.
 
@@ -47,7 +53,7 @@ async def budget_of(
     if spec.budget is None:
         yield []
         return
-    budget = await asyncio.to_thread(Budget, landscape, spec, spec.budget, provider, execution, stop)
+    budget = await asyncio.to_thread(Budget, landscape, spec, spec.budget, provider, execution, stop, endpoints)
     beating = asyncio.create_task(budget.beat())
     try:
         yield [budget]
@@ -67,12 +73,13 @@ class Budget:
         provider: str,
         execution: Execution,
         stop: Stop,
+        endpoints: Sequence[EndpointSpec] = (),
     ) -> None:
         self._landscape = landscape
         self._budget = budget
         self._provider = provider
         self._model = spec.llm.model_name
-        self._price = listing_of(spec.llm.price)
+        self._prices = {listing_of(price) for price, _ in prices(endpoints, spec.llm.price)}
         self._execution = execution
         self._stop = stop
         self._holder = new_id()
@@ -118,13 +125,15 @@ class Budget:
     def _bound(self, request: Request) -> int:
         if self._budget.max_cost_usd is None:
             return 0
-        bound = bound_nanousd(self._provider, self._model, len(request.body), request.max_tokens, self._price)
-        if bound is None:
+        asked = self._provider, self._model, len(request.body), request.max_tokens
+        bounds = [bound_nanousd(*asked, price) for price in self._prices]  # it may go to the dearest endpoint
+        known = [bound for bound in bounds if bound is not None]
+        if len(known) < len(bounds):
             raise BudgetError(
                 f"budget.max_cost_usd can't be kept: {self._provider} knows no price of {self._model!r}, or a reply "
                 "can be of any length. Give `llm.price` and `llm.max_tokens`, or budget by `max_calls`."
             )
-        return bound
+        return max(known)
 
     def _can(self, bound: int) -> bool:
         return self._lacking(bound) == NOTHING

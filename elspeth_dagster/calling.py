@@ -24,7 +24,7 @@ from elspeth_dagster.landscape.records import Call, Fact, NodeState, Payload, Re
 from elspeth_dagster.landscape.words import Cause, ReplyOutcome
 from elspeth_dagster.llm.prices import Listing, bound_nanousd, cost_nanousd
 from elspeth_dagster.stages.answering import Completion, read_completion
-from elspeth_dagster.stages.calling import ErrorClass, Exchange, is_open
+from elspeth_dagster.stages.calling import ErrorClass, Exchange, is_fatal, is_open, retry_after_seconds
 from elspeth_dagster.stages.querying import Question, Request
 from elspeth_dagster.stopping import Stop, Stopped
 
@@ -68,7 +68,7 @@ class Inquiry:
     also when that was made earlier and is on record; `open_key` the idempotency key of a call to which no response has
     come; `has_failed` whether it is on record that an earlier run got transient errors for it; `reply` what has come
     and goes on record together with what is made of it; `waited` the seconds that its calls have waited at gates;
-    `refusal` why it was refused in the end.
+    `refusal` why it was refused in the end; `tried_at` the places of the endpoints at which a try of it failed.
     """
 
     work: BatchAtWork
@@ -83,6 +83,7 @@ class Inquiry:
     reply: tuple[Fact, ...] = ()
     waited: float = 0.0
     refusal: str | None = None
+    tried_at: tuple[int, ...] = ()
 
     @property
     def counts(self) -> Iterable[Counts]:
@@ -173,15 +174,33 @@ class Caller:
         """
         if inquiry.reply:
             await self._landscape.record(*inquiry.take_reply())
-        passage, passed, came = _Passage(), [], time.monotonic()
+        passage, came = _Passage(), time.monotonic()
+        passed: list[tuple[Gate, Any]] = []
         try:
-            for gate in self._gates:
-                passed.append((gate, await gate.enter(request)))
+            caller = await self._pass(inquiry, request, passed)
             inquiry.waited += time.monotonic() - came
-            return await self._made(inquiry, request, cause, passage)
+            return await caller._made(inquiry, request, cause, passage)
         finally:
             for gate, taken in reversed(passed):
                 gate.leave(taken, passage.exchange, passage.reply)
+
+    async def _pass(self, inquiry: Inquiry, request: Request, passed: list[tuple[Gate, Any]]) -> Caller:
+        """Pass the gates, and note what was taken at each; who makes the call then."""
+        for gate in self._gates:
+            passed.append((gate, await gate.enter(request)))
+        return self
+
+    def may_succeed_elsewhere(self, inquiry: Inquiry) -> bool:
+        """Whether another endpoint, at which this question was not tried yet, can be asked."""
+        return False
+
+    def asked_to_wait(self, exchange: Exchange) -> float | None:
+        """For how many seconds the question must wait, as what came back asks."""
+        return retry_after_seconds(exchange.headers, now())
+
+    def gives_up_at(self, exchange: Exchange) -> bool:
+        """Whether no question can succeed after this."""
+        return is_fatal(exchange.error)
 
     @property
     def is_held_up(self) -> bool:

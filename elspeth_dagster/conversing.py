@@ -27,7 +27,6 @@ from elspeth_dagster.stages.calling import (
     Exchange,
     is_fatal,
     is_transient,
-    retry_after_seconds,
     retry_delay,
 )
 from elspeth_dagster.stages.prompting import RENDER_ERRORS, messages, repair_messages, template_line
@@ -144,8 +143,9 @@ class Conversation:
                 self._reached = True
                 return completion
             tries += 1
-            wait = retry_delay(tries, retry_after_seconds(exchange.headers, now()), random.random())
+            wait = retry_delay(tries, caller.asked_to_wait(exchange), random.random())
             is_late = time.monotonic() + wait > give_up + inquiry.waited and not caller.is_held_up
+            is_late = is_late and not caller.may_succeed_elsewhere(inquiry)
             if not self._worth_retrying(caller, exchange) or is_late:
                 raise Refused(exchange.error, exchange.detail)
             await caller.pause(wait)
@@ -155,10 +155,10 @@ class Conversation:
         """Raises ProviderError when no question can succeed. A server that was there and is gone may come back."""
         if exchange.error is ErrorClass.UNREACHABLE and self._reached:
             return True
-        if is_fatal(exchange.error):
+        if caller.gives_up_at(exchange):
             raise ProviderError(self._what_to_check(caller, exchange))
         self._reached = True
-        return is_transient(exchange.error)
+        return is_transient(exchange.error) or is_fatal(exchange.error)
 
     def _what_to_check(self, caller: Caller, exchange: Exchange) -> str:
         hint = WHAT_TO_CHECK[exchange.error or ErrorClass.UNREACHABLE].format(model=self._spec.llm.model_name)

@@ -16,6 +16,7 @@ from typing import Any
 
 import dagster as dg
 
+from elspeth_dagster.core.pooling import endpoints_in
 from elspeth_dagster.core.settings import Settings
 from elspeth_dagster.resources.landscape import LandscapeResource
 from elspeth_dagster.resources.llm import LLMResource
@@ -42,10 +43,16 @@ def resources_from_env() -> dict[str, Any]:
             min_concurrency=settings.min_concurrency,
             requests_per_minute=settings.requests_per_minute,
             tokens_per_minute=settings.tokens_per_minute,
+            endpoints=_endpoints(settings.endpoints_path),
             fingerprint_key=_secret("ELSPETH_FINGERPRINT_KEY", None),
         ),
         "parquet_io_manager": parquet_io_manager,
     }
+
+
+def _endpoints(path: str | None) -> list[dict[str, Any]] | None:
+    """The pool that a file names, its keys by their variables' names."""
+    return [one.model_dump(mode="json", exclude_none=True) for one in endpoints_in(path)] or None
 
 
 def _secret(name: str | None, default: str | None) -> Any:

@@ -2,10 +2,12 @@
 
 desk ─► conversation ─► memory: on record already?
                  └────► caller ─► breaker ─► failures ─► budget ─► pace ─► wire
+
+Of several endpoints each has a caller, a breaker, a pace and a wire of its own (`pooling`).
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from elspeth_dagster.asking import Desk
@@ -14,7 +16,7 @@ from elspeth_dagster.budgeting import budget_of
 from elspeth_dagster.calling import Caller, Gate, Inquiry
 from elspeth_dagster.conversing import Conversation
 from elspeth_dagster.core.assessment import Assessment
-from elspeth_dagster.core.errors import ProviderError
+from elspeth_dagster.core.errors import ProviderError, SettingsError
 from elspeth_dagster.core.launch import Launch
 from elspeth_dagster.counting import Counts
 from elspeth_dagster.failing import Failures
@@ -24,14 +26,15 @@ from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.limits import Account
 from elspeth_dagster.landscape.records import Batch
 from elspeth_dagster.llm.prices import listing_of
-from elspeth_dagster.pacing import Bounds, Pace, pace_of
+from elspeth_dagster.pacing import Bounds, Paced, pace_of
+from elspeth_dagster.pooling import Endpoint, Paces, Pool, PooledCaller
 from elspeth_dagster.recalling import Lineage, Replay
-from elspeth_dagster.resources.llm import LLMResource
+from elspeth_dagster.resources.llm import LLMResource, PoolMember
 from elspeth_dagster.stages.querying import Question, questions
 from elspeth_dagster.stopping import Stop, asked_by_signals
 from elspeth_dagster.verifying import AskingAgain, Verification
 
-Asked = tuple[Counts, Pace | None]
+Asked = tuple[Counts, Paced | None]
 """What asking took, and at which pace; a replay has none."""
 
 
@@ -43,7 +46,7 @@ class Engagement:
     llm: LLMResource
     assessment: Assessment
     here: states.Execution
-    report: Callable[[Counts, Pace | None], None]
+    report: Callable[[Counts, Paced | None], None]
 
     async def ask(self, shard: Sequence[Batch], launch: Launch, row_count: int) -> Asked:
         """Ask every question of these batches; their slice has so many rows.
@@ -70,7 +73,7 @@ class Engagement:
     @asynccontextmanager
     async def _conversation(
         self, launch: Launch, stop: Stop, failures: Failures | None
-    ) -> AsyncIterator[tuple[Conversation, Pace | None]]:
+    ) -> AsyncIterator[tuple[Conversation, Paced | None]]:
         """With the provider, at its pace; in a replay with the record alone."""
         if launch.mode == "replay":
             record = self._replay(launch.of_run or "")
@@ -81,20 +84,53 @@ class Engagement:
                 yield Conversation(self.landscape, self.assessment, self.llm.provider, memory, caller), pace
 
     @asynccontextmanager
-    async def _calling(self, stop: Stop, gates: Sequence[Gate]) -> AsyncIterator[tuple[Caller, Pace]]:
+    async def _calling(self, stop: Stop, gates: Sequence[Gate]) -> AsyncIterator[tuple[Caller, Paced]]:
         self._check_not_given_up()
         llm, spec, model = self.llm, self.assessment.spec, self.assessment.spec.llm.model_name
-        bounds = Bounds(llm.min_concurrency, llm.concurrency, llm.requests_per_minute, llm.tokens_per_minute)
+        if members := llm.members(spec.llm.endpoints):
+            async with self._pooled(members, stop, gates) as found:
+                yield found
+            return
         breaker = Breaker(llm.provider, spec.errors.retry_seconds, stop)
         async with budget_of(self.landscape, spec, llm.provider, self.here, stop) as budget, llm.wire(model) as wire:
             account = Account(llm.provider, wire.head.account, model)
-            async with pace_of(self.landscape, account, bounds, stop) as pace:
+            async with pace_of(self.landscape, account, _bounds(llm), stop) as pace:
                 passed = [*gates, *budget, pace]
                 caller = Caller(
                     self.landscape, wire, llm.provider, model, stop, passed, breaker, listing_of(spec.llm.price)
                 )
                 await caller.begin()
                 yield caller, pace
+
+    @asynccontextmanager
+    async def _pooled(
+        self, members: Sequence[PoolMember], stop: Stop, gates: Sequence[Gate]
+    ) -> AsyncIterator[tuple[Caller, Paced]]:
+        """By several endpoints, each with a gate of its own."""
+        spec, provider = self.assessment.spec, self.llm.provider
+        declared = [member.declared for member in members]
+        async with AsyncExitStack() as stack:
+            asked = budget_of(self.landscape, spec, provider, self.here, stop, declared)
+            budget = await stack.enter_async_context(asked)
+            endpoints = [await self._endpoint(member, stop, stack) for member in members]
+            pool = Pool(provider, endpoints, stop)
+            stack.callback(pool.close)
+            caller = PooledCaller(pool, [*gates, *budget])
+            await caller.begin()
+            yield caller, Paces(endpoints)
+
+    async def _endpoint(self, member: PoolMember, stop: Stop, stack: AsyncExitStack) -> Endpoint:
+        (declared, llm), spec, model = member, self.assessment.spec, self.assessment.spec.llm.model_name
+        breaker = Breaker(llm.provider, spec.errors.retry_seconds, stop, is_one_of_several=True)
+        try:
+            wire = await stack.enter_async_context(llm.wire(model, declared))
+        except SettingsError as error:
+            raise SettingsError(f"llm.endpoints.{declared.name}: {error}") from error
+        account = Account(llm.provider, wire.head.account, model)
+        pace = await stack.enter_async_context(pace_of(self.landscape, account, _bounds(llm), stop))
+        price = listing_of(declared.price or spec.llm.price)
+        caller = Caller(self.landscape, wire, llm.provider, model, stop, price=price)
+        return Endpoint(declared.name, declared.weight, breaker, pace, caller)
 
     def _check_not_given_up(self) -> None:
         """What one step of a run has learnt about the provider, the next one need not learn again."""
@@ -122,7 +158,7 @@ class Engagement:
         self,
         conversation: Conversation,
         stop: Stop,
-        pace: Pace | None,
+        pace: Paced | None,
         questions_of: Callable[[Member], Sequence[Question]],
         note_refusal: Callable[[Inquiry], None],
     ) -> Desk:
@@ -132,12 +168,16 @@ class Engagement:
             stop,
             questions_of,
             questions_a_row=len(questions(self.assessment)),
-            max_concurrency=self.llm.concurrency,
+            max_concurrency=self.llm.capacity(self.assessment.spec.llm.endpoints).max_concurrency,
             grace_seconds=self.llm.grace_seconds,
             note_refusal=note_refusal,
             report=lambda counts: self.report(counts, pace),
             pace=pace.told if pace else dict,
         )
+
+
+def _bounds(llm: LLMResource) -> Bounds:
+    return Bounds(llm.min_concurrency, llm.concurrency, llm.requests_per_minute, llm.tokens_per_minute)
 
 
 def _nothing(_inquiry: Inquiry) -> None:

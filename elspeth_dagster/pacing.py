@@ -7,6 +7,8 @@ A promise is drawn only for those for whom there is a place, for all of them in 
 second. Who waits for a promise holds no place. A promise that could not be used in time, since the places went
 meanwhile, is given back and drawn anew: what is sent in a minute is what was promised for it.
 
+Who waits may be sent away, to another endpoint where there are several (`pooling`).
+
 The level and what was learnt of the tokens that requests need are kept for the next shard that this process asks.
 """
 
@@ -18,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 from weakref import WeakKeyDictionary
 
 from elspeth_dagster.core.errors import LandscapeError
@@ -61,12 +63,48 @@ class Taken(NamedTuple):
     tokens: int
 
 
+class Elsewhere(Exception):  # noqa: N818  (not an error: a place may be free)
+    """Who waited was sent away: another endpoint can be asked."""
+
+
+class Heights(Protocol):
+    """How many requests may be in flight, how many may have been at most, and how often that was cut."""
+
+    @property
+    def current(self) -> int: ...
+
+    @property
+    def highest(self) -> int: ...
+
+    @property
+    def cuts(self) -> int: ...
+
+
+class Paced(Protocol):
+    """What a step tells of its pace: one endpoint's, or that of several."""
+
+    @property
+    def level(self) -> Heights:
+        """The level it has come to."""
+
+    @property
+    def waited_seconds(self) -> float:
+        """For how long the step was held back by a limit, or because the provider asked to wait."""
+
+    def told(self) -> dict[str, object]:
+        """What a state's end keeps."""
+
+    def history(self) -> list[Mapping[str, object]]:
+        """The level's history."""
+
+
 @dataclass(eq=False, slots=True)
 class _Waiting:
-    """Who waits: to be told its number. `due` is when its promise falls due."""
+    """Who waits: to be told its number. `due` is when its promise falls due; `since`, when it came."""
 
     tokens: int
     number: asyncio.Future[int]
+    since: float
     due: float | None = None
 
 
@@ -174,12 +212,38 @@ class Pace:
         """For how long the step was held back by a limit, or because the provider asked to wait."""
         return self._held + (0.0 if self._held_since is None else self._clock() - self._held_since)
 
+    # Sending away -----------------------------------------------------------------------------------------------------
+
+    def room(self) -> int:
+        """How many more could be sent now, beside those who wait."""
+        if self._is_short:
+            return 0
+        return max(0, self.level.room(self._clock()) - len(self._waiting))
+
+    def waiting_longer_than(self, seconds: float) -> int:
+        """How many have waited so long without a promise."""
+        then = self._clock() - seconds
+        return sum(one.since < then and one.due is None for one in self._waiting)
+
+    def send_away(self, most: int, waited: float = 0.0) -> None:
+        """Those who came first, and have waited so long without a promise, are told that others can be asked."""
+        then = self._clock() - waited
+        for one in [one for one in self._waiting if one.since <= then and one.due is None][:most]:
+            self._waiting.remove(one)
+            if not one.number.done():
+                one.number.set_exception(Elsewhere())
+        self._reckon_held(self._clock())
+
+    def send_all_away(self) -> None:
+        """Whoever waits is told that others can be asked."""
+        self._refuse_all(Elsewhere())
+
     # Who waits --------------------------------------------------------------------------------------------------------
 
     async def _turn(self, tokens: int) -> int:
         if self._failure is not None:
             raise LandscapeError(str(self._failure))
-        waiting = _Waiting(tokens, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(tokens, asyncio.get_running_loop().create_future(), self._clock())
         self._waiting.append(waiting)
         self._let_in()
         try:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from elspeth_dagster.counting import Counts
-from elspeth_dagster.pacing import Pace
+from elspeth_dagster.pacing import Paced
 
 EVERY_SECONDS = 30.0
 LEAST_SECONDS = 5.0
@@ -35,7 +35,7 @@ class Progress:
         self._began = self._told_at = clock()
         self._told_tenth = 0
 
-    def tell(self, counts: Counts, pace: Pace | None = None) -> None:
+    def tell(self, counts: Counts, pace: Paced | None = None) -> None:
         """Say a line, if it is time for one."""
         now, tenth = self._clock(), TENTHS * counts.questions // max(1, self._to_settle)
         since = now - self._told_at
@@ -65,7 +65,7 @@ def in_words(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def progress_line(counts: Counts, pace: Pace | None = None) -> str:
+def progress_line(counts: Counts, pace: Paced | None = None) -> str:
     """One line of what has been done and spent so far, and of how many at a time where the provider refused some."""
     cost = f"${counts.cost_nanousd / NANO:.4f}" + (f" + {counts.unpriced_calls} unpriced" * bool(counts.unpriced_calls))
     return (
@@ -76,7 +76,7 @@ def progress_line(counts: Counts, pace: Pace | None = None) -> str:
     )
 
 
-def _slowed(pace: Pace | None) -> str:
+def _slowed(pace: Paced | None) -> str:
     if pace is None or not (pace.level.cuts or pace.waited_seconds >= 1):
         return ""
     held = f", held back for {pace.waited_seconds:.0f} s" if pace.waited_seconds >= 1 else ""

@@ -13,7 +13,7 @@ from elspeth_dagster.landscape.costs import CostLine, costs, total
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.rows import Part
 from elspeth_dagster.landscape.states import Execution
-from elspeth_dagster.pacing import Pace
+from elspeth_dagster.pacing import Paced
 from elspeth_dagster.recounting import asked_metadata, failures_metadata
 from elspeth_dagster.stages.agreeing import Agreement, agreements
 from elspeth_dagster.stages.querying import Question
@@ -28,7 +28,7 @@ HELD_BACK = ("throttled", "waited_seconds")
 NANO = 1e9
 
 
-def asking_metadata(counts: Counts, landscape: Landscape, here: Execution, pace: Pace | None = None) -> dict[str, Any]:
+def asking_metadata(counts: Counts, landscape: Landscape, here: Execution, pace: Paced | None = None) -> dict[str, Any]:
     """A step's numbers, and how many requests were in flight."""
     with landscape.read() as connection:
         lines = costs(connection, here.run_id, node_id=here.node_id, step_key=here.step_key)
@@ -41,14 +41,14 @@ def asking_metadata(counts: Counts, landscape: Landscape, here: Execution, pace:
     }
 
 
-def held_back(pace: Pace | None) -> dict[str, Any]:
+def held_back(pace: Paced | None) -> dict[str, Any]:
     """How often the provider refused, and for how long limits or the provider held the step back."""
     if pace is None:
         return dict.fromkeys(HELD_BACK, 0)
     return {"throttled": pace.level.cuts, "waited_seconds": round(pace.waited_seconds, 3)}
 
 
-def _paced(pace: Pace) -> dict[str, Any]:
+def _paced(pace: Paced) -> dict[str, Any]:
     return {
         **held_back(pace),
         "concurrency_max": pace.level.highest,

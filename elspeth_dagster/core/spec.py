@@ -26,6 +26,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from elspeth_dagster.core.errors import SourceError
+from elspeth_dagster.core.settings import LARGEST_LIMIT
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 TEAM = re.compile(r"team:\S+")
@@ -35,7 +36,6 @@ LONGEST_NAME = 100
 PARTITION = "partition"
 BETWEEN_DIMENSIONS = "|"
 LARGEST_BOUND = 2**53
-LARGEST_LIMIT = 1_000_000_000
 TEMPLATED = r"\{\{"
 
 ColumnType = Literal["str", "int", "float", "bool", "date", "datetime"]
@@ -363,7 +363,7 @@ class EndpointSpec(SpecModel):
         default=None, description="The key, by its variable's name.", examples=[{"env": "AZURE_KEY_SWEDEN"}]
     )
     base_url: Setting | None = Field(default=None, description="Address of a compatible service, with its /v1.")
-    azure_endpoint: Setting | None = Field(default=None, description="https://<resource>.openai.azure.com")
+    azure_endpoint: Setting | None = Field(default=None, description="Azure's address: https://<resource>.openai.azure.com.")
     azure_deployment: str | None = Field(
         default=None, description="The deployment to ask, where it isn't called as `model_name`."
     )

@@ -39,7 +39,8 @@ class ProviderSettings:
     in `base_url` goes with every request. `azure_deployment` is the deployment where the model's name is not its name.
     `azure_ad_token_provider` names a function, `package.module:function`, that returns an Entra ID token: instead of a
     key. `timeout_seconds` is the time for one whole exchange. `headers` are sent as well. `ca_file` holds certificates
-    of authorities to be trusted besides the system's.
+    of authorities to be trusted besides the system's. `endpoint` is what the head of a call says beside these: which of
+    several endpoints it is, by `endpoint`, and at which `price`.
     """
 
     provider: ProviderName
@@ -54,6 +55,7 @@ class ProviderSettings:
     timeout_seconds: float = 120
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     ca_file: str | None = None
+    endpoint: Mapping[str, Any] = field(default_factory=dict)
 
 
 def openai_client(settings: ProviderSettings, http_client: httpx2.AsyncClient | None = None) -> AsyncOpenAI:

@@ -248,6 +248,7 @@ def _head(request: httpx2.Request, settings: ProviderSettings, redactor: Redacto
         "method": request.method,
         "url": redactor.text(_shown_url(url, api_key, key))[0],
         "headers": shown,
+        **settings.endpoint,
     }
     return Head(request.method, url, headers, canonical_json(evidence), _account(settings, evidence))
 

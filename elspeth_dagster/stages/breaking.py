@@ -8,6 +8,7 @@ Whether the provider or a question is at fault can't be told from one failure. S
 after the last answer count against the provider: one that failed while others were answered may itself be at fault, and
 so may one that an earlier run has failed to get answered.
 Until the provider has answered a first time, only few requests are in flight: a wrong key costs a handful.
+Where others can be asked instead, one address at which nothing listens is enough.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ class Health:
     failing_since: float = 0.0
     probes: int = 0
     next_probe: float = 0.0
+    is_gone: bool = False
 
     @property
     def is_shut(self) -> bool:
         """Whether it only fails."""
-        return self.failures.total() >= FAILED_TRIES and len(self.failing) >= FAILED_QUESTIONS
+        return self.is_gone or (self.failures.total() >= FAILED_TRIES and len(self.failing) >= FAILED_QUESTIONS)
 
     def answered(self, *, well: bool) -> None:
         """It answered a question; `well`: with a completion, not by refusing the request."""
@@ -46,13 +48,24 @@ class Health:
         self.failing.clear()
         self.failures.clear()
         self.probes = 0
+        self.is_gone = False
 
-    def failed(self, question: str, error: str, now: float, *, is_probe: bool, retry_after: float = 0.0) -> None:
-        """A try failed by no fault of the request; the provider may have said how long to wait."""
+    def failed(
+        self,
+        question: str,
+        error: str,
+        now: float,
+        *,
+        is_probe: bool,
+        retry_after: float = 0.0,
+        is_gone: bool = False,
+    ) -> None:
+        """A try failed by no fault of the request; the provider may have said how long to wait. `is_gone`: shut now."""
         if not self.failures:
             self.failing_since = now
         was_shut = self.is_shut
         self.failures[error] += 1
+        self.is_gone |= is_gone
         if question not in self.suspects:
             self.failing.add(question)
         self.probes += is_probe

@@ -1,8 +1,8 @@
 """Which endpoint of a pool a question goes to.
 
-    a row's ranking    all endpoints in an order that follows from the row's key, the first of so many rows as its weight
-                       says: all questions of a row go to the same endpoint, in any process and run, so that the
-                       provider's cache knows the beginning of their prompts
+    a row's ranking    all endpoints in an order that follows from the row's key; each is the first of as many rows as
+                       its weight says. All questions of a row go to the same endpoint, in any process and run, so that
+                       the provider's cache knows the beginning of their prompts
     in trouble         the next in the row's ranking, so its rows are spread over the others, again by weight
     no room            wait there a little; then whoever has room, since a slow endpoint must not hold back the rest
     tried in vain      those where this question was not tried yet go first
