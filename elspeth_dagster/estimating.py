@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.errors import SourceError
+from elspeth_dagster.core.pooling import prices
+from elspeth_dagster.core.spec import EndpointSpec
 from elspeth_dagster.landscape import rows
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.llm.prices import NANO, bound_nanousd, cost_nanousd, listing_of
@@ -24,12 +26,16 @@ SAMPLED_ROWS = 200
 
 @dataclass(frozen=True)
 class Deployment:
-    """Who is asked, how many requests are in flight at once, and what may be sent in a minute; None: no limit."""
+    """Who is asked, how many requests are in flight at once, and what may be sent in a minute; None: no limit.
+
+    Of several `endpoints` the numbers are those of all together.
+    """
 
     provider: str
     max_concurrency: int
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    endpoints: Sequence[EndpointSpec] = ()
 
 
 @dataclass(frozen=True)
@@ -103,19 +109,27 @@ def _source_of_completion(tokens: Tokens) -> str:
 
 
 def _cost(assessment: Assessment, load: Load, tokens: Tokens, deployment: Deployment) -> int | None:
-    """By the mean call: prices may have tiers."""
+    """By the mean call: prices may have tiers, and endpoints prices of their own."""
     llm, calls = assessment.spec.llm, max(load.calls, 1)
     completion = None if tokens.completion is None else round(tokens.completion / calls)
     usage = Usage(round(tokens.prompt / calls), completion)
-    each = cost_nanousd(deployment.provider, llm.model_name, usage, listing_of(llm.price))
-    return None if each is None else each * load.calls
+    parts = [
+        (cost_nanousd(deployment.provider, llm.model_name, usage, listing_of(price)), part)
+        for price, part in prices(deployment.endpoints, llm.price)
+    ]
+    known = [each * part for each, part in parts if each is not None]
+    return None if len(known) < len(parts) else round(sum(known) * load.calls)
 
 
 def _bound(assessment: Assessment, load: Load, deployment: Deployment) -> int | None:
     llm, size = assessment.spec.llm, -(-load.request_bytes // max(load.calls, 1))
     longest = most_tokens(assessment.spec)
-    each = bound_nanousd(deployment.provider, llm.model_name, size, longest, listing_of(llm.price))
-    return None if each is None else each * load.calls
+    bounds = [
+        bound_nanousd(deployment.provider, llm.model_name, size, longest, listing_of(price))
+        for price, _ in prices(deployment.endpoints, llm.price)
+    ]
+    known = [each for each in bounds if each is not None]
+    return None if len(known) < len(bounds) else max(known) * load.calls
 
 
 def load_of_source(assessment: Assessment, root: Path, partition: str | None, deployment: Deployment) -> Load:

@@ -483,7 +483,8 @@ def _slice_token(context: dg.OpExecutionContext, landscape: Landscape) -> str:
 def _estimate(
     context: dg.OpExecutionContext, landscape: Landscape, llm: LLMResource, assessment: Assessment, row_count: int
 ) -> Estimate:
-    deployment = Deployment(llm.provider, llm.concurrency, llm.requests_per_minute, llm.tokens_per_minute)
+    declared = assessment.spec.llm.endpoints
+    deployment = Deployment(llm.provider, *llm.capacity(declared), llm.endpoints_for(declared))
     load = load_of_slice(landscape, assessment, context.run_id, row_count, deployment)
     with landscape.read() as connection:
         learnt = experience.of(connection, assessment.spec.name, assessment.spec.llm.model_name)

@@ -263,6 +263,7 @@ def _call_table(found: Iterator[Any]) -> Iterator[str]:
             line.batch_attempt,
             line.query_attempt,
             line.cause.value,
+            line.endpoint,
             instant(line.sent_at),
             line.error_class or (line.outcome.value if line.outcome else "no reply"),
             line.http_status,
@@ -274,7 +275,20 @@ def _call_table(found: Iterator[Any]) -> Iterator[str]:
         )
         for line in found
     )
-    head = ("call", "row", "question", *numbers[:2], "cause", "sent", "reply", "http", *numbers[2:], "cost", "at most")
+    head = (
+        "call",
+        "row",
+        "question",
+        *numbers[:2],
+        "cause",
+        "endpoint",
+        "sent",
+        "reply",
+        "http",
+        *numbers[2:],
+        "cost",
+        "at most",
+    )
     return table(head, lines, numbers=numbers)
 
 
@@ -286,7 +300,7 @@ def _money(nanousd: int | None) -> str | None:
 @click.argument("run", required=False)
 @click.option(
     "--by",
-    type=click.Choice(["question", "model", "run"]),
+    type=click.Choice(["question", "model", "run", "endpoint"]),
     help="Add up by this alone. Default: a line for each question and model.",
 )
 @_json_option

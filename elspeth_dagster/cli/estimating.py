@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.errors import LandscapeError, NotOnRecordError, SpecError
+from elspeth_dagster.core.pooling import Capacity, capacity, endpoints_in
 from elspeth_dagster.core.pricing import with_deployment_price
 from elspeth_dagster.core.settings import Settings
 from elspeth_dagster.core.spec import AssessmentSpec, SourceSpec
@@ -49,9 +50,9 @@ def estimate_of(
     if source is not None:
         spec, root = _with_source(spec, source), Path.cwd()
     assessment = Assessment(spec, found.assessment.templates, found.assessment.lookup)
-    deployment = Deployment(
-        settings.provider, settings.max_concurrency, settings.requests_per_minute, settings.tokens_per_minute
-    )
+    endpoints = spec.llm.endpoints or endpoints_in(settings.endpoints_path)
+    alone = Capacity(settings.max_concurrency, settings.requests_per_minute, settings.tokens_per_minute)
+    deployment = Deployment(settings.provider, *capacity(endpoints, alone), endpoints)
     load = load_of_source(assessment, root, partition, deployment)
     return estimate(assessment, load, _experience(url, spec), deployment)
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from elspeth_dagster.landscape.costs import ERRED, UNBOUNDED, UNKNOWN, bound, how_many, whole
+from elspeth_dagster.landscape.endpoints import Heads, endpoints_of
 from elspeth_dagster.landscape.explaining import find_rows, not_on_record
 from elspeth_dagster.landscape.schema import calls, node_states, replies, rows, tokens
 from elspeth_dagster.landscape.words import Cause, ReplyOutcome
@@ -48,6 +49,7 @@ class CallLine:
     prompt_tokens: int | None
     completion_tokens: int | None
     cost_nanousd: int | None
+    endpoint: str | None
 
     @property
     def is_unknown(self) -> bool:
@@ -74,7 +76,15 @@ def calls_of_run(
     if unknown or errors:
         made = made.where(sa.or_(*[kind for kind, asked in ((UNKNOWN, unknown), (ERRED, errors)) if asked]))
     found = connection.execute(made.execution_options(yield_per=AT_ONCE))
-    return (CallLine(*row) for row in found)
+    named: Heads = {}
+    return (CallLine(*row[:-1], _endpoint(connection, row[-1], named)) for row in found)
+
+
+def _endpoint(connection: sa.Connection, head_ref: str, named: Heads) -> str | None:
+    """The endpoint that a head names; each head is read once."""
+    if head_ref not in named:
+        named |= endpoints_of(connection, [head_ref])
+    return named[head_ref]
 
 
 def uncertain_of_run(
@@ -111,7 +121,7 @@ def _calls() -> sa.Select[Any]:
     return (
         sa.select(*call, rows.c.row_key, calls.c.query_key, node_states.c.attempt, *tried)
         .add_columns(key, calls.c.bound_nanousd, calls.c.sent_at)
-        .add_columns(*(replies.c[name] for name in (*came, *cost)))
+        .add_columns(*(replies.c[name] for name in (*came, *cost)), calls.c.head_ref)
         .join(node_states, node_states.c.state_id == calls.c.state_id)
         .join(tokens, tokens.c.token_id == calls.c.token_id)
         .join(rows, rows.c.row_id == tokens.c.row_id)

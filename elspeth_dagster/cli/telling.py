@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from elspeth_dagster.cli.printing import facts, indented, instant, quoted
 from elspeth_dagster.core.canonical import Json
@@ -181,11 +181,17 @@ def _whose(made: CallMade) -> str:
 def _head(made: CallMade, same_as: int | None) -> Iterator[str]:
     head = made.head if isinstance(made.head, dict) else {}
     yield f"{head.get('method', '?')} {head.get('url', '?')}"
+    if "endpoint" in head:
+        yield f"endpoint {head['endpoint']}{_own_price(head)}"
     if same_as is not None:
         yield f"headers  {made.call.head_ref}, as in call {same_as}"
         return
     yield f"headers  {made.call.head_ref}"
     yield from indented(facts(dict(head.get("headers", {}))))
+
+
+def _own_price(head: Mapping[str, Json]) -> str:
+    return f", at a price of its own: {_value(head['price'])}" if "price" in head else ""
 
 
 def _request(request: Content, same_as: int | None) -> Iterator[str]:

@@ -106,7 +106,7 @@ class MultiQueryAssessment(dg.Component, dg.Resolvable, AssessmentSpec):
         checked = check(spec, _contents(spec, _folder(context)))
         problems = [*self._name_problems(context), *checked.problems, *schedule_problems(spec)]
         problems += automation_problems(spec)
-        problems = problems or list(budget_problems(checked.assessment, deployment.provider))
+        problems = problems or list(budget_problems(checked.assessment, deployment))
         if problems:
             raise Place.of_component(context).refusal(problems)
         return checked.assessment

@@ -363,7 +363,9 @@ class EndpointSpec(SpecModel):
         default=None, description="The key, by its variable's name.", examples=[{"env": "AZURE_KEY_SWEDEN"}]
     )
     base_url: Setting | None = Field(default=None, description="Address of a compatible service, with its /v1.")
-    azure_endpoint: Setting | None = Field(default=None, description="Azure's address: https://<resource>.openai.azure.com.")
+    azure_endpoint: Setting | None = Field(
+        default=None, description="Azure's address: https://<resource>.openai.azure.com."
+    )
     azure_deployment: str | None = Field(
         default=None, description="The deployment to ask, where it isn't called as `model_name`."
     )

@@ -1,4 +1,4 @@
-"""What calls cost, and what reused replies saved, by run, question and model.
+"""What calls cost, and what reused replies saved, by run, question, model and endpoint.
 
 A cost is the sum over the calls whose price is known, None where there is none; calls that were answered and have no
 known price are counted apart, and so are calls whose reply is not known, which may have been paid. What is saved by
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import sqlalchemy as sa
 
+from elspeth_dagster.landscape.endpoints import endpoints_of
 from elspeth_dagster.landscape.schema import answers, calls, node_states, nodes, replies
 from elspeth_dagster.landscape.words import ReplyOutcome
 
@@ -31,6 +32,7 @@ class By(NamedTuple):
     run: bool = False
     question: bool = False
     model: bool = False
+    endpoint: bool = False
 
 
 QUESTION_AND_MODEL = By(question=True, model=True)
@@ -38,7 +40,7 @@ QUESTION_AND_MODEL = By(question=True, model=True)
 
 @dataclass(frozen=True)
 class CostLine:
-    """The calls of one assessment (for one question, to one model, of one run), and what they took.
+    """The calls of one assessment (for one question, to one model, at one endpoint, of one run), and what they took.
 
     None is what no reply reported, or what the line is not about. `bound_nanousd` is the most that the `unknown` can
     have cost, apart from the `unbounded_calls` among them. `reused` answers cost nothing and saved `saved_nanousd`.
@@ -59,11 +61,12 @@ class CostLine:
     unbounded_calls: int = 0
     reused: int = 0
     saved_nanousd: int | None = None
+    endpoint: str | None = None
 
     @property
     def key(self) -> tuple[str, ...]:
         """What the line is about."""
-        return (self.run_id or "", self.assessment, self.question or "", self.model or "")
+        return (self.run_id or "", self.assessment, self.question or "", self.model or "", self.endpoint or "")
 
 
 def costs(
@@ -79,15 +82,28 @@ def costs(
     """
     wanted = {**({} if run_id is None else {"run_id": run_id}), **of_state}
     where = [*(node_states.c[name] == value for name, value in wanted.items()), *([] if about is None else [about])]
-    lines = {line.key: line for line in _spent(connection, by, where)}
-    for saved in _saved(connection, by, where):
+    lines = {line.key: line for line in _by_endpoint(connection, by, _spent(connection, by, where))}
+    for saved in _by_endpoint(connection, by, _saved(connection, by, where)):
         known = lines.get(saved.key, saved)
         lines[saved.key] = replace(known, reused=saved.reused, saved_nanousd=saved.saved_nanousd)
     return [lines[key] for key in sorted(lines)]
 
 
+def _by_endpoint(connection: sa.Connection, by: By, lines: Iterable[CostLine]) -> Iterable[CostLine]:
+    """Lines by the heads of calls become lines by the endpoints that these name."""
+    if not by.endpoint:
+        return lines
+    of_heads = list(lines)
+    named = endpoints_of(connection, {line.endpoint for line in of_heads if line.endpoint})
+    found: dict[tuple[str, ...], list[CostLine]] = {}
+    for line in of_heads:
+        known = replace(line, endpoint=named[line.endpoint or ""])
+        found.setdefault(known.key, []).append(known)
+    return [replace(same[0], **cast("dict[str, Any]", total(same))) for same in found.values()]
+
+
 def _spent(connection: sa.Connection, by: By, where: Sequence[sa.ColumnElement[bool]]) -> Iterable[CostLine]:
-    about = _about(by, calls.c.query_key)
+    about = _about(by, calls.c.query_key, calls)
     took = (
         sa.select(
             *about,
@@ -109,19 +125,23 @@ def _spent(connection: sa.Connection, by: By, where: Sequence[sa.ColumnElement[b
         .group_by(*_grouped(about))
     )
     for row in connection.execute(took):
-        numbers: Any = map(whole, row[4:])
-        yield CostLine(*row[:4], *numbers)
+        *about_it, endpoint = row[:5]
+        numbers: Any = [*about_it, *map(whole, row[5:])]
+        yield replace(CostLine(*numbers), endpoint=endpoint)
 
 
 def _saved(connection: sa.Connection, by: By, where: Sequence[sa.ColumnElement[bool]]) -> Iterable[CostLine]:
     """The same lines, with nothing but what reuse saved."""
     taken = calls.alias("taken")
     same = [taken.c[name] == calls.c[name] for name in ("state_id", "token_id", "query_key")]
-    about = [column.label(f"about_{place}") for place, column in enumerate(_about(by, answers.c.query_key))]
+    about = [column.label(f"about_{place}") for place, column in enumerate(_about(by, answers.c.query_key, taken))]
     answer = [answers.c[name] for name in ("state_id", "token_id", "query_key")]
     of_answer = (
         sa.select(
-            *about[:3], sa.func.max(_model(by)).label("about_3"), sa.func.sum(replies.c.cost_nanousd).label("saved")
+            *about[:3],
+            sa.func.max(_model(by)).label("about_3"),
+            about[4],
+            sa.func.sum(replies.c.cost_nanousd).label("saved"),
         )
         .select_from(answers)
         .join(node_states, node_states.c.state_id == answers.c.state_id)
@@ -130,18 +150,22 @@ def _saved(connection: sa.Connection, by: By, where: Sequence[sa.ColumnElement[b
         .join(calls, sa.and_(*same))
         .outerjoin(replies, replies.c.call_id == calls.c.call_id)
         .where(*where)
-        .group_by(*answer, node_states.c.run_id, nodes.c.assessment)
+        .group_by(*answer, node_states.c.run_id, nodes.c.assessment, *_grouped([_head(by, taken)]))
         .subquery()
     )
-    keys = [of_answer.c[f"about_{place}"] for place in range(4)]
+    keys = [of_answer.c[f"about_{place}"] for place in range(5)]
     saved = sa.select(*keys, sa.func.count(), sa.func.sum(of_answer.c.saved)).group_by(*keys)
     for row in connection.execute(saved):
-        yield CostLine(*row[:4], reused=row[4], saved_nanousd=whole(row[5]))
+        yield CostLine(*row[:4], reused=row[5], saved_nanousd=whole(row[6]), endpoint=row[4])
 
 
-def _about(by: By, question: sa.ColumnElement[str]) -> list[sa.ColumnElement[Any]]:
+def _about(by: By, question: sa.ColumnElement[str], made: sa.FromClause) -> list[sa.ColumnElement[Any]]:
     run = node_states.c.run_id if by.run else sa.null()
-    return [run, nodes.c.assessment, question if by.question else sa.null(), _model(by)]
+    return [run, nodes.c.assessment, question if by.question else sa.null(), _model(by), _head(by, made)]
+
+
+def _head(by: By, made: sa.FromClause) -> sa.ColumnElement[Any]:
+    return made.c.head_ref if by.endpoint else sa.null()
 
 
 def _model(by: By) -> sa.ColumnElement[Any]:
