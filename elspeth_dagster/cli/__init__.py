@@ -275,20 +275,8 @@ def _call_table(found: Iterator[Any]) -> Iterator[str]:
         )
         for line in found
     )
-    head = (
-        "call",
-        "row",
-        "question",
-        *numbers[:2],
-        "cause",
-        "endpoint",
-        "sent",
-        "reply",
-        "http",
-        *numbers[2:],
-        "cost",
-        "at most",
-    )
+    words = ("cause", "endpoint", "sent", "reply", "http")
+    head = ("call", "row", "question", *numbers[:2], *words, *numbers[2:], "cost", "at most")
     return table(head, lines, numbers=numbers)
 
 

@@ -77,7 +77,7 @@ def calls_of_run(
         made = made.where(sa.or_(*[kind for kind, asked in ((UNKNOWN, unknown), (ERRED, errors)) if asked]))
     found = connection.execute(made.execution_options(yield_per=AT_ONCE))
     named: Heads = {}
-    return (CallLine(*row[:-1], _endpoint(connection, row[-1], named)) for row in found)
+    return (CallLine(*(*row[:-1], _endpoint(connection, row[-1], named))) for row in found)
 
 
 def _endpoint(connection: sa.Connection, head_ref: str, named: Heads) -> str | None:

@@ -18,8 +18,8 @@ Heads = dict[str, str | None]
 
 def endpoints_of(connection: sa.Connection, head_refs: Iterable[str]) -> Heads:
     """The endpoint that each head names; None where there was no pool."""
-    found = payloads.read_many(connection, sorted(set(head_refs)))
-    return {ref: endpoint_in(data) for ref, data in found.items()}
+    found = payloads.read_or_erased(connection, sorted(set(head_refs)))
+    return {ref: endpoint_in(data) if isinstance(data, bytes) else None for ref, data in found.items()}
 
 
 def endpoint_in(head: bytes) -> str | None:
