@@ -123,6 +123,8 @@ class Pool:
 
     def _choose(self, inquiry: Inquiry, came: float) -> int | None:
         ranked, tried, now = self._ranked(inquiry.member.row_key), inquiry.tried_at, time.monotonic()
+        if not tried and all(self.endpoints[ranked[0]].standing(now)):  # as mostly: no need to look at the others
+            return ranked[0]
         standings = [endpoint.standing(now) for endpoint in self.endpoints]
         place = choose(ranked, standings, tried, is_patient=now - came < PATIENCE_SECONDS)
         if place is not None:
@@ -225,7 +227,8 @@ class PooledCaller(Caller):
     @property
     def is_held_up(self) -> bool:
         """Whether no endpoint answers: a try that fails is not its question's fault."""
-        return all(endpoint.breaker.is_shut for endpoint in self._pool.endpoints)
+        breakers = [endpoint.breaker for endpoint in self._pool.endpoints]
+        return all(breaker.is_shut or breaker.is_hopeless for breaker in breakers)
 
     def suspect(self, request: Request) -> None:
         """What this asks has failed in an earlier run: that it fails again says nothing about any endpoint."""
