@@ -9,6 +9,7 @@ Of several endpoints each has a caller, a breaker, a pace and a wire of its own 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from elspeth_dagster.asking import Desk
 from elspeth_dagster.breaking import Breaker
@@ -18,6 +19,7 @@ from elspeth_dagster.conversing import Conversation
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.errors import ProviderError, SettingsError
 from elspeth_dagster.core.launch import Launch
+from elspeth_dagster.core.pooling import check_accounts
 from elspeth_dagster.counting import Counts
 from elspeth_dagster.failing import Failures
 from elspeth_dagster.landscape import runs, states
@@ -33,6 +35,9 @@ from elspeth_dagster.resources.llm import LLMResource, PoolMember
 from elspeth_dagster.stages.querying import Question, questions
 from elspeth_dagster.stopping import Stop, asked_by_signals
 from elspeth_dagster.verifying import AskingAgain, Verification
+
+if TYPE_CHECKING:
+    from elspeth_dagster.llm.wire import Wire
 
 Asked = tuple[Counts, Paced | None]
 """What asking took, and at which pace; a replay has none."""
@@ -112,20 +117,25 @@ class Engagement:
         async with AsyncExitStack() as stack:
             asked = budget_of(self.landscape, spec, provider, self.here, stop, declared)
             budget = await stack.enter_async_context(asked)
-            endpoints = [await self._endpoint(member, stop, stack) for member in members]
+            wires = {member.declared.name: await self._wire(member, stack) for member in members}
+            check_accounts({name: wire.head.account for name, wire in wires.items()})
+            endpoints = [await self._endpoint(one, wires[one.declared.name], stop, stack) for one in members]
             pool = Pool(provider, endpoints, stop)
             stack.callback(pool.close)
             caller = PooledCaller(pool, [*gates, *budget])
             await caller.begin()
             yield caller, Paces(endpoints)
 
-    async def _endpoint(self, member: PoolMember, stop: Stop, stack: AsyncExitStack) -> Endpoint:
+    async def _wire(self, member: PoolMember, stack: AsyncExitStack) -> "Wire":
+        model = self.assessment.spec.llm.model_name
+        try:
+            return await stack.enter_async_context(member.llm.wire(model, member.declared))
+        except SettingsError as error:
+            raise SettingsError(f"llm.endpoints.{member.declared.name}: {error}") from error
+
+    async def _endpoint(self, member: PoolMember, wire: "Wire", stop: Stop, stack: AsyncExitStack) -> Endpoint:
         (declared, llm), spec, model = member, self.assessment.spec, self.assessment.spec.llm.model_name
         breaker = Breaker(llm.provider, spec.errors.retry_seconds, stop, is_one_of_several=True)
-        try:
-            wire = await stack.enter_async_context(llm.wire(model, declared))
-        except SettingsError as error:
-            raise SettingsError(f"llm.endpoints.{declared.name}: {error}") from error
         account = Account(llm.provider, wire.head.account, model)
         pace = await stack.enter_async_context(pace_of(self.landscape, account, _bounds(llm), stop))
         price = listing_of(declared.price or spec.llm.price)

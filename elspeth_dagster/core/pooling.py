@@ -8,7 +8,7 @@ An assessment that names endpoints itself goes before it. What an endpoint doesn
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,6 +63,17 @@ def capacity(endpoints: Sequence[EndpointSpec], alone: Capacity) -> Capacity:
         None if None in requests else sum(requests),
         None if None in tokens else sum(tokens),
     )
+
+
+def check_accounts(accounts: Mapping[str, str]) -> None:
+    """Raise SettingsError where two endpoints, by name, are one account at one address: limits would be shared."""
+    known: dict[str, str] = {}
+    for name, account in accounts.items():
+        if (other := known.setdefault(account, name)) != name:
+            raise SettingsError(
+                f"llm.endpoints: {other} and {name} are the same account at the same address. Take one out, or give it "
+                "the address or key that it should have"
+            )
 
 
 NAMES = Capacity._fields

@@ -136,7 +136,7 @@ class LLMResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The endpoints to ask: those that an assessment declares, else the deployment's; none without a pool."""
         if declared or not self.endpoints:
             return list(declared or ())
-        return EndpointList.model_validate(self.endpoints).root
+        return EndpointList.model_validate([_named(one) for one in self.endpoints]).root
 
     def capacity(self, declared: Sequence[EndpointSpec] | None = None) -> Capacity:
         """What is in flight at most and may be sent in a minute, at all endpoints together."""
