@@ -44,6 +44,7 @@ PARTS: dict[str, type[BaseModel]] = {
     "`aggregate`": spec.AggregateSpec,
     "`llm`": spec.LLMSpec,
     "`price`": spec.PriceSpec,
+    "`endpoints`": spec.EndpointSpec,
     "`prompt`": spec.PromptSpec,
     "`case_studies`": spec.CaseStudySpec,
     "`criteria`": spec.CriterionSpec,

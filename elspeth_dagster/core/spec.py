@@ -322,8 +322,10 @@ class PriceList(RootModel[dict[str, PriceSpec]]):
     """What a deployment's models cost, by the `model_name` that assessments give."""
 
 
-class FromEnvironment(SpecModel):
+class FromEnvironment(BaseModel):
     """A value that is in a variable of the environment in which steps run: `{env: NAME}`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     env: str = Field(min_length=1, description="The variable's name.", examples=["OPENAI_API_KEY_EU"])
 
@@ -367,15 +369,23 @@ class EndpointSpec(SpecModel):
         default=None, description="Azure's address: https://<resource>.openai.azure.com."
     )
     azure_deployment: str | None = Field(
-        default=None, description="The deployment to ask, where it isn't called as `model_name`."
+        default=None,
+        description="The deployment to ask, where it isn't called as `model_name`.",
+        examples=["gpt-4o-sweden"],
     )
     azure_ad_token_provider: str | None = Field(
-        default=None, description="Instead of a key: package.module:function that returns an Entra ID token."
+        default=None,
+        description="Instead of a key: package.module:function that returns an Entra ID token.",
+        examples=["my_project.identity:token"],
     )
     api_version: str | None = Field(default=None, description="Azure's API version.", examples=["2024-10-21"])
     organization: Setting | None = Field(default=None, description="OpenAI organization to bill.")
-    headers: dict[str, Setting] | None = Field(default=None, description="Further headers of every request.")
-    ca_file: str | None = Field(default=None, description="A PEM file of authorities that are trusted as well.")
+    headers: dict[str, Setting] | None = Field(
+        default=None, description="Further headers of every request.", examples=[{"x-team": "marking"}]
+    )
+    ca_file: str | None = Field(
+        default=None, description="A PEM file of authorities that are trusted as well.", examples=["/etc/ssl/own.pem"]
+    )
     timeout_seconds: float | None = Field(
         default=None, gt=0, allow_inf_nan=False, description="How long one request may take."
     )

@@ -103,7 +103,7 @@ def test_rows_go_by_weight_and_every_view_of_the_record_names_the_endpoint(
     with served(project.landscape_url) as explorer:
         cell = urllib.request.urlopen(f"{explorer}/runs/{run.run_id}/trial/rows/0/cs1_clarity").read().decode()
     assert f"<dt>Endpoint</dt><dd>{its}</dd>" in cell
-    assert "nothing wrong" in printed(project, "verify", run.run_id)
+    assert "Sound: 1 runs" in printed(project, "verify", run.run_id)
     recorded = json.dumps(project.facts("SELECT detail FROM node_state_ends")) + repr(sent(project))
     assert not any(key in recorded for key in KEYS.values())
 
