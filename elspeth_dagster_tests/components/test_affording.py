@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -98,6 +99,37 @@ def test_a_price_list_that_cant_be_read_is_named(project: Project, text: str | N
     assert "ELSPETH_PRICES" in found and str(prices) in found and told in found
 
 
+def test_the_dearest_endpoint_of_a_deployment_decides_whether_a_budget_can_be_kept(project: Project) -> None:
+    file = project.folder / "endpoints.yaml"
+    project.env["ELSPETH_ENDPOINTS"] = str(file)
+    file.write_text(json.dumps([{"name": "a", "price": PRICE}, {"name": "b", "price": PRICE}]))
+    project.declare(llm=OWN, budget={"max_cost_usd": 5})
+    project.definitions()
+    file.write_text(json.dumps([{"name": "a", "price": PRICE}, {"name": "b"}]))
+    assert "gpt-4o-eu" in refusal(project, llm=OWN, budget={"max_cost_usd": 5})
+    file.write_text(
+        json.dumps([{"name": "a", "price": PRICE}, {"name": "b", "price": {**PRICE, "output_mtok": 10**6}}])
+    )
+    assert "It pays for no call" in refusal(project, llm=OWN, budget={"max_cost_usd": 5})
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "told"),
+    [
+        ([], "attributes.llm.endpoints: The list is empty"),
+        ([{"name": "a"}, {"name": "a"}], "attributes.llm.endpoints: Two endpoints are called `a`"),
+        ([{"name": "a", "weight": 0}], "attributes.llm.endpoints[0].weight: "),
+        ([{"name": "a", "model_name": "other"}], "attributes.llm.endpoints[0]: Take `model_name` out"),
+        ([{"name": "a", "api_key": "sk-canary"}], "attributes.llm.endpoints[0].api_key: A secret is given by"),
+    ],
+)
+def test_endpoints_that_make_no_pool_are_refused_by_key(
+    project: Project, endpoints: list[dict[str, Any]], told: str
+) -> None:
+    found = refusal(project, llm={**OWN, "endpoints": endpoints})
+    assert told in found and "canary" not in found
+
+
 def test_what_decides_no_answer_changes_no_code_version(project: Project) -> None:
     def version() -> object:
         graph = project.definitions().resolve_asset_graph()
@@ -108,6 +140,8 @@ def test_what_decides_no_answer_changes_no_code_version(project: Project) -> Non
     project.declare(
         llm={**OWN, "price": PRICE}, budget={"max_calls": 9}, errors={"retry_seconds": 10, "max_failures": 1}
     )
+    assert version() == before
+    project.declare(llm={**OWN, "endpoints": [{"name": "a", "api_key": {"env": "A"}}]})
     assert version() == before
     project.declare(llm={**OWN, "seed": 1})
     assert version() != before

@@ -138,6 +138,21 @@ def test_a_file_of_endpoints_that_can_not_be_read_is_told_by_its_variable(text: 
     assert "canary" not in str(raised.value)
 
 
+def test_deployments_of_azure_differ_in_their_address_and_their_accounts() -> None:
+    ours = {"azure_endpoint": "https://ours", "api_key": "k", "api_version": "2024-10-21"}
+    endpoints = [{"name": "a", "azure_deployment": "one"}, {"name": "b", "azure_deployment": "two"}]
+    members = LLMResource(provider="azure", endpoints=endpoints, **ours).members(None)
+
+    async def heads() -> list[tuple[str, str]]:
+        async with AsyncExitStack() as stack:
+            wires = [await stack.enter_async_context(one.llm.wire("gpt-4o", one.declared)) for one in members]
+            return [(json.loads(wire.head.evidence)["url"], wire.head.account) for wire in wires]
+
+    (first, account), (second, other) = asyncio.run(heads())
+    assert "/openai/deployments/one/chat/completions" in first and "/openai/deployments/two/" in second
+    check_accounts({"a": account, "b": other})
+
+
 def test_two_endpoints_that_are_the_same_account_are_refused_by_their_names() -> None:
     endpoints = [{"name": "a", "weight": 1}, {"name": "b", "weight": 2}]
     members = LLMResource(provider="openai", api_key="k", endpoints=endpoints).members(None)

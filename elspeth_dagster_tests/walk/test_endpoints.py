@@ -107,6 +107,15 @@ def test_rows_go_by_weight_and_every_view_of_the_record_names_the_endpoint(
     recorded = json.dumps(project.facts("SELECT detail FROM node_state_ends")) + repr(sent(project))
     assert not any(key in recorded for key in KEYS.values())
 
+    # What it would take again: by the limits of all together, and by the prices as they weigh.
+    limited = [endpoint(name, NOWHERE, requests_per_minute=10, max_concurrency=2) for name in "abc"]
+    deploy(project, {**limited[0], "price": PRICE}, *limited[1:])
+    estimated = told(project, "estimate", str(project.folder / "trial" / "defs" / "trial"))
+    assert (estimated["in_flight"], estimated["seconds"]) == (6, 60 * 240 / 30)
+    listed_price = cheap["cost_nanousd"] / cheap["calls"]
+    third_of_dear = dear["cost_nanousd"] / dear["calls"] / 3
+    assert abs(estimated["cost_nanousd"] / 240 / (third_of_dear + listed_price * 2 / 3) - 1) < 0.05
+
     # Another endpoint's replies are as good: what is asked names none.
     for server in servers:
         server.reset()
