@@ -12,6 +12,7 @@ import pytest
 from elspeth_dagster import budgeting
 from elspeth_dagster.budgeting import Budget
 from elspeth_dagster.core.errors import BudgetError
+from elspeth_dagster.core.spec import EndpointList
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Reply
 from elspeth_dagster.landscape.states import Execution
@@ -40,6 +41,19 @@ def a_budget(landscape: Landscape, step: Execution = STEP, stop: Stop | None = N
     declared = spec({"llm.price": {"input_mtok": 0, "output_mtok": 1e6}, "budget": budget})
     assert declared.budget is not None
     return Budget(landscape, declared, declared.budget, "openai", step, stop or Stop())
+
+
+def test_with_several_endpoints_the_dearest_that_a_call_can_go_to_is_reserved(landscape: Landscape) -> None:
+    declared = spec({"llm.price": {"input_mtok": 0, "output_mtok": 1e6}, "budget": {"max_cost_usd": 100}})
+    prices = [None, {"input_mtok": 0, "output_mtok": 2e6}, {"input_mtok": 0, "output_mtok": 5e5}]
+    endpoints = EndpointList.model_validate([{"name": f"e{n}", "price": one} for n, one in enumerate(prices)]).root
+    assert declared.budget is not None
+
+    async def test() -> None:
+        budget = Budget(landscape, declared, declared.budget, "openai", STEP, Stop(), endpoints)  # type: ignore[arg-type]
+        assert await budget.enter(SIX) == 12 * DOLLAR
+
+    run(test)
 
 
 def reply_for(dollars: int) -> Reply:
