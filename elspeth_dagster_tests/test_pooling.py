@@ -92,10 +92,19 @@ async def ask(send: Send, numbers: Sequence[int], workers: int = 48) -> None:
     await asyncio.gather(*(some() for _ in range(workers)))
 
 
-async def seconds(send: Send, number: int) -> float:
-    began = time.monotonic()
-    await send(number)
-    return time.monotonic() - began
+def its_rows(pool: Pool) -> list[int]:
+    """Some rows of the first endpoint's that were not asked about yet."""
+    return [number for number in range(300, 1300) if pool._ranked(f"R{number}")[0] == 0][:5]
+
+
+async def seconds(send: Send, numbers: Sequence[int]) -> float:
+    """How long the quickest of some questions takes, asked one by one."""
+    took = []
+    for number in numbers:
+        began = time.monotonic()
+        await send(number)
+        took.append(time.monotonic() - began)
+    return min(took)
 
 
 def run(work: Callable[[], Awaitable[None]]) -> None:
@@ -122,8 +131,7 @@ def test_an_endpoint_that_only_refuses_holds_nobody_up(servers: list[FaultServer
     async def work() -> None:
         async with sending([server.base_url for server in servers]) as (pool, send):
             await ask(send, range(300))
-            its = [number for number in range(300, 1300) if pool._ranked(f"R{number}")[0] == 0][:5]
-            assert min([await seconds(send, number) for number in its]) < 0.5  # at once, and not for want of patience
+            assert await seconds(send, its_rows(pool)) < 0.5  # at once, and not for want of patience
 
     began = time.monotonic()
     run(work)
@@ -152,11 +160,12 @@ def test_an_endpoint_that_is_not_there_costs_a_handful_of_tries(servers: list[Fa
     async def work() -> None:
         async with sending([NOWHERE, servers[1].base_url, servers[2].base_url]) as (pool, send):
             await ask(send, range(200))
+            assert await seconds(send, its_rows(pool)) < 0.5
             tried.append(pool.endpoints[0].breaker._health.failures.total())
 
     run(work)
     assert 1 <= tried[0] <= 8
-    assert sum(received(servers[1:])) == 200
+    assert sum(received(servers[1:])) == 205
 
 
 def test_a_slow_endpoint_does_not_hold_the_others_back(servers: list[FaultServer]) -> None:
