@@ -31,6 +31,7 @@ from elspeth_dagster.stopping import Stop, Stopped
 
 TICK_SECONDS = 0.25
 REMEMBERED_ROWS = 4096
+TRIES_AN_ENDPOINT = 2  # after which a question's own time counts, although it was not tried everywhere
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +214,9 @@ class PooledCaller(Caller):
         await self._first.pause(seconds)
 
     def may_succeed_elsewhere(self, inquiry: Inquiry) -> bool:
-        """Whether another endpoint, at which this question was not tried yet, can be asked."""
+        """Whether another endpoint, at which this question was not tried yet, can be asked; for so many tries only."""
+        if len(inquiry.tried_at) >= TRIES_AN_ENDPOINT * len(self._pool.endpoints):
+            return False
         return any(place not in inquiry.tried_at for place in self._pool.are_well())
 
     def asked_to_wait(self, exchange: Exchange) -> float | None:

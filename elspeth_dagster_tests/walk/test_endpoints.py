@@ -14,6 +14,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from elspeth_dagster import elspeth_verify
 from elspeth_dagster.cli import main
 from elspeth_dagster_tests.explorer.conftest import served
 from elspeth_dagster_tests.fault_server import FaultServer
@@ -72,6 +73,9 @@ def test_rows_go_by_weight_and_every_view_of_the_record_names_the_endpoint(
     project: Project, servers: list[FaultServer]
 ) -> None:
     addresses = [server.base_url for server in servers]
+    key = str(project.folder / "key")
+    verifier = CliRunner().invoke(main, ["keys", "generate", "--name", "ours", "--to", key]).output.strip()
+    project.env["ELSPETH_SIGNING_KEY"] = key
     deploy(
         project,
         endpoint("a", addresses[0], price=PRICE),
@@ -105,6 +109,9 @@ def test_rows_go_by_weight_and_every_view_of_the_record_names_the_endpoint(
         cell = urllib.request.urlopen(f"{explorer}/runs/{run.run_id}/trial/rows/0/cs1_clarity").read().decode()
     assert f"<dt>Endpoint</dt><dd>{its}</dd>" in cell
     assert "Sound: 1 runs" in printed(project, "verify", run.run_id)
+    export = str(project.folder / "export.zip")
+    printed(project, "export", run.run_id, "--to", export)
+    assert elspeth_verify.main([export, "--key", verifier]) == 0
     recorded = json.dumps(project.facts("SELECT detail FROM node_state_ends")) + repr(sent(project))
     assert not any(key in recorded for key in KEYS.values())
 
