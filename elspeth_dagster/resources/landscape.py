@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 from contextvars import ContextVar
 
 import dagster as dg
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from elspeth_dagster.landscape.anchoring import read_anchors
 from elspeth_dagster.landscape.ledger import Landscape
@@ -34,6 +34,8 @@ class LandscapeResource(dg.ConfigurableResource[Landscape]):
     Ops and assets that take `landscape: dg.ResourceParam[Landscape]` get the open landscape. Never nest this resource
     in another one: Dagster would open it twice.
     """
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # there may be passwords in it
 
     url: str = Field(
         description="SQLAlchemy URL: sqlite:////data/landscape.sqlite, or postgresql://user:password@host/name. "

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import dagster as dg
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from elspeth_dagster.core.errors import SettingsError
 from elspeth_dagster.core.pooling import Capacity, capacity, first_mistake
@@ -41,6 +41,8 @@ class PoolMember(NamedTuple):
 
 class LLMResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """An LLM provider. The model belongs to the assessment, the account and its limits belong here."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # there are secrets among them
 
     provider: Literal["openai", "azure", "local"] = Field(
         description="openai (or a compatible service with a key), azure, or local (a compatible server without a key)."

@@ -125,7 +125,7 @@ def test_endpoints_that_make_no_pool_are_refused_by_key_and_without_a_secret(
         endpoints_in(str(file))
     with pytest.raises(ValidationError, match=told) as of_resource:
         LLMResource(provider="openai", endpoints=endpoints)
-    assert "canary" not in str(of_file.value) + str([one["msg"] for one in of_resource.value.errors()])
+    assert "canary" not in f"{of_file.value}{of_resource.value}"
 
 
 @pytest.mark.parametrize("text", [None, "- {name: a, api_key: [sk-canary", "\ufffe"])
@@ -168,3 +168,9 @@ def test_two_endpoints_that_are_the_same_account_are_refused_by_their_names() ->
 
     with pytest.raises(SettingsError, match=r"llm\.endpoints: a and b are the same account"):
         asyncio.run(enter_all())
+
+
+def test_what_is_wrong_with_a_resource_is_told_without_its_key() -> None:
+    with pytest.raises(ValidationError, match="min_concurrency is 9") as refused:
+        LLMResource(provider="openai", api_key="sk-canary", min_concurrency=9, max_concurrency=3)
+    assert "canary" not in str(refused.value)
