@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from elspeth_dagster.components import MultiQueryAssessment
-    from elspeth_dagster.definitions import resources_from_env
+    from elspeth_dagster.definitions import executor_from_env, resources_from_env
     from elspeth_dagster.resources.landscape import LandscapeResource
     from elspeth_dagster.resources.llm import LLMResource
 
-__all__ = ["LLMResource", "LandscapeResource", "MultiQueryAssessment", "resources_from_env"]
+__all__ = ["LLMResource", "LandscapeResource", "MultiQueryAssessment", "executor_from_env", "resources_from_env"]
 
 _HOMES = {
     "MultiQueryAssessment": "elspeth_dagster.components",
+    "executor_from_env": "elspeth_dagster.definitions",
     "resources_from_env": "elspeth_dagster.definitions",
     "LandscapeResource": "elspeth_dagster.resources.landscape",
     "LLMResource": "elspeth_dagster.resources.llm",

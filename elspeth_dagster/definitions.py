@@ -6,7 +6,7 @@ The only reader of the environment. In a project of your own, the whole of defin
     def defs() -> dg.Definitions:
         return dg.Definitions.merge(
             dg.load_from_defs_folder(path_within_project=Path(__file__).parent),
-            dg.Definitions(resources=resources_from_env()),
+            dg.Definitions(resources=resources_from_env(), executor=executor_from_env()),
         )
 """
 
@@ -16,11 +16,13 @@ from typing import Any
 
 import dagster as dg
 
+from elspeth_dagster.core.errors import SettingsError
 from elspeth_dagster.core.pooling import endpoints_in
 from elspeth_dagster.core.settings import Settings
 from elspeth_dagster.resources.landscape import LandscapeResource
 from elspeth_dagster.resources.llm import LLMResource
 from elspeth_dagster.resources.parquet import parquet_io_manager
+from elspeth_dagster.resources.references import reference_io_manager
 
 
 def resources_from_env() -> dict[str, Any]:
@@ -46,13 +48,27 @@ def resources_from_env() -> dict[str, Any]:
             endpoints=_endpoints(settings.endpoints_path),
             fingerprint_key=_secret("ELSPETH_FINGERPRINT_KEY", None),
         ),
-        "parquet_io_manager": parquet_io_manager,
+        "parquet_io_manager": parquet_io_manager.configured({"base_path": settings.storage}),
+        "reference_io_manager": reference_io_manager.configured({"base_path": settings.storage}),
     }
 
 
 def _endpoints(path: str | None) -> list[dict[str, Any]] | None:
     """The pool that a file names, its keys by their variables' names."""
     return [one.model_dump(mode="json", exclude_none=True) for one in endpoints_in(path)] or None
+
+
+def executor_from_env() -> dg.ExecutorDefinition | None:
+    """Who runs the steps, by ELSPETH_EXECUTOR: Celery workers on several hosts; None: Dagster's own choice."""
+    if Settings.from_env(os.environ).executor is None:
+        return None
+    try:
+        from elspeth_dagster.executing import celery_executor_from_env
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"ELSPETH_EXECUTOR is celery, and {error.name} is not installed: pip install 'elspeth-dagster[celery]'"
+        ) from error
+    return celery_executor_from_env()
 
 
 def _secret(name: str | None, default: str | None) -> Any:
@@ -64,4 +80,4 @@ def _secret(name: str | None, default: str | None) -> Any:
 def defs() -> dg.Definitions:
     """Everything this deployment has."""
     loaded = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
-    return dg.Definitions.merge(loaded, dg.Definitions(resources=resources_from_env()))
+    return dg.Definitions.merge(loaded, dg.Definitions(resources=resources_from_env(), executor=executor_from_env()))

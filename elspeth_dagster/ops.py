@@ -29,6 +29,7 @@ from elspeth_dagster.core.launch import Launch
 from elspeth_dagster.core.naming import Some
 from elspeth_dagster.engaging import Engagement
 from elspeth_dagster.estimating import Deployment, Estimate, estimate, load_of_slice
+from elspeth_dagster.hosting import check_hosts_agree, check_recorded_here
 from elspeth_dagster.identity import (
     VERIFICATION,
     assessment_name,
@@ -100,7 +101,10 @@ NOTHING_MADE = (
     "Nothing was materialized, since the source's file is not there: the partition stays missing, and tables of an "
     "earlier run stay as they are. Launch it again when the file has come."
 )
-SLICE = dg.Out(dict, description="A reference to the admitted slice: its run, assessment and counts.")
+REFERENCES = "reference_io_manager"
+SLICE = dg.Out(
+    dict, io_manager_key=REFERENCES, description="A reference to the admitted slice: its run, assessment and counts."
+)
 
 
 @dg.op(
@@ -123,7 +127,7 @@ def admit_rows(context: dg.OpExecutionContext, landscape: dg.ResourceParam[Lands
             _tell_source(context, assessment, slice_.versions)
     for missing in slice_.missing:
         context.log.warning(f"{missing} Skipped, since source.missing is skip.")
-    facts = {"versions": slice_.versions, "is_missing": slice_.is_missing}
+    facts = {"versions": list(slice_.versions.items()), "is_missing": slice_.is_missing}
     return _reference(context, **admitted, **facts, launch=launch._asdict())
 
 
@@ -143,13 +147,17 @@ def admit_frame(context: dg.OpExecutionContext, landscape: dg.ResourceParam[Land
             read = read_frame(source_rows, f"asset {source.asset}", source, only)
             admitted = _admit(context, landscape, read)
             counts.update(**admitted, source=source.asset)
-    return _reference(context, **admitted, versions={}, launch=launch._asdict())
+    return _reference(context, **admitted, versions=[], launch=launch._asdict())
 
 
 @dg.op(
     out={
-        "shards": dg.DynamicOut(dict, description="A reference to the batches that one step asks."),
-        "manifest": dg.Out(dict, description="The keys of all shards, so that one that never ran is missed."),
+        "shards": dg.DynamicOut(
+            dict, io_manager_key=REFERENCES, description="A reference to the batches that one step asks."
+        ),
+        "manifest": dg.Out(
+            dict, io_manager_key=REFERENCES, description="The keys of all shards, so that one that never ran is missed."
+        ),
     },
     description="Groups the rows into batches by the declared triggers, and the batches into shards, one per step.",
 )
@@ -177,7 +185,9 @@ def aggregate_rows(
 
 
 @dg.op(
-    out=dg.Out(dict, description="A reference to the shard that was asked, and what that took."),
+    out=dg.Out(
+        dict, io_manager_key=REFERENCES, description="A reference to the shard that was asked, and what that took."
+    ),
     tags={"dagster/kind": "openai"},
     pool="llm",
     description="Asks every question of every row of its shard, many at once. Each call is on record before it is "
@@ -229,7 +239,7 @@ def collect_results(
         assessment = _assessment_on_record(context, landscape)
         slice_token = _slice_token(context, landscape)
         tell_versions(context, ingredient_versions(assessment))
-        _tell_source(context, assessment, manifest["versions"])
+        _tell_source(context, assessment, dict(manifest["versions"]))
         with states.held(landscape, execution(context), slice_token) as (state, counts):
             collector = Collector(landscape, assessment, context.run_id, state)
             fates = collector.decide_outcomes()
@@ -375,6 +385,7 @@ def _tell_source(
 def _plain_errors(context: dg.OpExecutionContext, landscape: Landscape) -> Iterator[None]:
     """What a user can do something about, said in a sentence. A run that was ended meanwhile is told by whom."""
     try:
+        check_hosts_agree(context, landscape)
         yield
     except LimitError as error:  # its own states are interrupted: nobody else took over
         raise dg.Failure(str(error), allow_retries=False) from error
@@ -395,6 +406,7 @@ def _plain_errors(context: dg.OpExecutionContext, landscape: Landscape) -> Itera
 def _check_own_run(context: dg.OpExecutionContext, landscape: Landscape, reference: Reference) -> None:
     """A re-execution admits its rows anew; a step of another run's slice has nothing to stand on."""
     if (other := reference["run_id"]) == context.run_id:
+        check_recorded_here(context, landscape)
         return
     with landscape.read() as connection:
         lacking = Some()

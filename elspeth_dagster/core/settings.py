@@ -14,6 +14,10 @@ ELSPETH_EXPLORER_URL      where `elspeth-dagster explorer` is reached: materiali
 ELSPETH_FINGERPRINT_KEY   key of the HMAC that stands for a credential on record
 ELSPETH_SIGNING_KEY       path of the key file that seals are signed with, mode 0600
 ELSPETH_ANCHORS           where checkpoints are put outside of the database: paths, fsspec urls, command:…
+ELSPETH_STORAGE           folder or fsspec url of tables and of what steps tell each other; default: Dagster's storage
+ELSPETH_EXECUTOR          celery: steps run on several hosts; default: Dagster's own choice, on this one
+ELSPETH_CELERY_BROKER     the url of the Redis through which Celery hands out steps: redis://host:6379/0
+ELSPETH_HOST_LOST_SECONDS after so long without a sign of life a Celery worker's steps go to another; default 300
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from urllib.parse import urlsplit
 from elspeth_dagster.core.errors import SettingsError
 
 ProviderName = Literal["openai", "azure", "local"]
+ExecutorName = Literal["celery"]
 LOCAL_URL = "http://127.0.0.1:8080/v1"
 API_KEY_NAMES: dict[ProviderName, str] = {
     "openai": "OPENAI_API_KEY",
@@ -35,6 +40,7 @@ API_KEY_NAMES: dict[ProviderName, str] = {
 }
 DEFAULT_CONCURRENCY: dict[ProviderName, int] = {"openai": 64, "azure": 64, "local": 1}
 LARGEST_CONCURRENCY, LARGEST_LIMIT = 1000, 1_000_000_000
+HOST_LOST_SECONDS, LEAST_HOST_LOST_SECONDS, MOST_HOST_LOST_SECONDS = 300, 30, 86_400
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,9 @@ class Settings:
     prices_path: str | None
     endpoints_path: str | None
     explorer_url: str | None
+    storage: str | None
+    executor: ExecutorName | None
+    host_lost_seconds: int
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -63,6 +72,7 @@ class Settings:
         most = _number(env, "ELSPETH_MAX_CONCURRENCY", LARGEST_CONCURRENCY) or DEFAULT_CONCURRENCY[provider]
         least = _number(env, "ELSPETH_MIN_CONCURRENCY", LARGEST_CONCURRENCY) or 1
         check_concurrency(least, most, "ELSPETH_MIN_CONCURRENCY", "ELSPETH_MAX_CONCURRENCY")
+        executor = _executor(env)
         return cls(
             landscape_url=env.get("ELSPETH_LANDSCAPE_URL") or default_landscape_url(env),
             provider=provider,
@@ -77,6 +87,9 @@ class Settings:
             prices_path=env.get("ELSPETH_PRICES") or None,
             endpoints_path=env.get("ELSPETH_ENDPOINTS") or None,
             explorer_url=_address(env, "ELSPETH_EXPLORER_URL"),
+            storage=_storage(env),
+            executor=executor,
+            host_lost_seconds=_host_lost_seconds(env),
         )
 
 
@@ -84,6 +97,54 @@ def default_landscape_url(env: Mapping[str, str]) -> str:
     """A SQLite file in DAGSTER_HOME; without one, in the working directory."""
     home = Path(env.get("DAGSTER_HOME") or ".").expanduser().absolute()
     return f"sqlite:///{home / 'landscape.sqlite'}"
+
+
+def _executor(env: Mapping[str, str]) -> ExecutorName | None:
+    """Who runs steps. Raises SettingsError where hosts could not reach what they must share."""
+    named = env.get("ELSPETH_EXECUTOR")
+    if not named:
+        return None
+    if named != "celery":
+        raise SettingsError(f"ELSPETH_EXECUTOR is {named[:40]!r}; it can be celery, or left out for one host")
+    check_reachable(env.get("ELSPETH_LANDSCAPE_URL") or default_landscape_url(env))
+    if not env.get("ELSPETH_STORAGE"):
+        raise SettingsError(
+            "ELSPETH_EXECUTOR is celery, and ELSPETH_STORAGE is not set: tables and references between steps would go "
+            "into DAGSTER_HOME, which each host has for itself. Set it to a folder that all hosts share, or to an url "
+            "like s3://bucket/assessments"
+        )
+    if urlsplit(env.get("ELSPETH_CELERY_BROKER") or "").scheme not in ("redis", "rediss"):
+        raise SettingsError(
+            "ELSPETH_EXECUTOR is celery, and ELSPETH_CELERY_BROKER is not the url of a Redis, like redis://host:6379/0"
+        )
+    return "celery"
+
+
+def check_reachable(landscape_url: str) -> None:
+    """Raise SettingsError for a landscape that only one host can reach."""
+    if landscape_url.startswith("sqlite"):
+        raise SettingsError(
+            "steps run on several hosts, and the landscape is a SQLite file, which only one of them can use. Set "
+            "ELSPETH_LANDSCAPE_URL to a PostgreSQL database: postgresql://user:password@host/name"
+        )
+
+
+def _storage(env: Mapping[str, str]) -> str | None:
+    if not (text := env.get("ELSPETH_STORAGE")):
+        return None
+    if "://" not in text and not Path(text).is_absolute():
+        raise SettingsError("ELSPETH_STORAGE must be the full path of a folder, or an fsspec url like s3://bucket/folder")
+    return text.rstrip("/")
+
+
+def _host_lost_seconds(env: Mapping[str, str]) -> int:
+    seconds = _number(env, "ELSPETH_HOST_LOST_SECONDS", MOST_HOST_LOST_SECONDS) or HOST_LOST_SECONDS
+    if seconds < LEAST_HOST_LOST_SECONDS:
+        raise SettingsError(
+            f"ELSPETH_HOST_LOST_SECONDS is {seconds}; it must be {LEAST_HOST_LOST_SECONDS} at least, and more than the "
+            "hosts' clocks differ"
+        )
+    return seconds
 
 
 def _provider(env: Mapping[str, str]) -> ProviderName:

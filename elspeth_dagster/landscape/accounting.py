@@ -118,7 +118,7 @@ def _missing_in(connection: sa.Connection, run_id: str, asset_key: str, expected
         sa.select(artifacts.c.partition_key, artifacts.c.row_count)
         .join(node_states, node_states.c.state_id == artifacts.c.state_id)
         .where(node_states.c.run_id == run_id, artifacts.c.asset_key == asset_key)
-        .order_by(artifacts.c.written_at)
+        .order_by(node_states.c.attempt, artifacts.c.written_at)
     )
     there: dict[str | None, int] = {row.partition_key: row.row_count for row in connection.execute(written)}
     return abs(expected - sum(there.values()))

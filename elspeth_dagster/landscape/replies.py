@@ -71,17 +71,21 @@ def in_lineage(
     known: list[RecordedCall] = []
     for state_id, token_ids in _states_of(connection, root_run_id, node_id, row_keys).items():
         made = _calls().where(calls.c.state_id == state_id, calls.c.token_id.in_(token_ids))
-        known += _recorded(connection.execute(made))
-    return sorted(known, key=lambda call: call.sent_at)
+        known += _recorded(connection.execute(made.order_by(calls.c.sent_at)))
+    return known
 
 
 def _states_of(
     connection: sa.Connection, root_run_id: str, node_id: str, row_keys: Sequence[str]
 ) -> dict[str, list[str]]:
-    """The states of a lineage's batches at a node that hold these rows, and which tokens these have there."""
+    """The states of a lineage's batches at a node that hold these rows, and which tokens these have there.
+
+    In the order of runs and attempts, whatever the clocks of their hosts said.
+    """
     of_lineage = rows.c.run_id.in_(sa.select(runs.c.run_id).where(runs.c.root_run_id == root_run_id))
     held = _held().where(of_lineage, rows.c.row_key.in_(row_keys), node_states.c.node_id == node_id)
-    return _by_state(connection.execute(held))
+    in_order = held.join(runs, runs.c.run_id == rows.c.run_id).order_by(runs.c.started_at, node_states.c.attempt)
+    return _by_state(connection.execute(in_order))
 
 
 def _held() -> sa.Select[Any]:
@@ -166,8 +170,8 @@ def _calls() -> sa.Select[Any]:
     settled = (
         sa.exists()
         .where(later.c.root_run_id == runs.c.root_run_id, run_ends.c.run_id == later.c.run_id)
-        .where(run_ends.c.status == RunStatus.COMPLETED, run_ends.c.ended_at > calls.c.sent_at)
-        .correlate(runs, calls)
+        .where(run_ends.c.status == RunStatus.COMPLETED, later.c.started_at >= runs.c.started_at)
+        .correlate(runs)
     )
     return (
         sa.select(calls.c.call_id, calls.c.run_id, rows.c.row_key, *call, *reply, settled)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -61,7 +62,7 @@ def begin(
     def begin_or_compare(connection: sa.Connection) -> None:
         insert(connection, configs)
         if not _exists(connection, runs.c.run_id == run.run_id):
-            begun = _succeeding(connection, run, reuse)
+            begun = _succeeding(connection, run._replace(started_at=_instant(connection)), reuse)
             insert(connection, [begun])
             _log_start(connection, begun, landscape.signer)
         recorded = _nodes(connection, run.run_id, nodes_[0].assessment)
@@ -72,6 +73,17 @@ def begin(
             raise AuditError(f"{told}: files changed between two attempts of a step. Launch the partition again")
 
     landscape.decide(begin_or_compare)
+
+
+def _instant(connection: sa.Connection) -> datetime:
+    """Now, later than any run began, by one clock for all hosts: the server's on PostgreSQL.
+
+    Which of two runs came first decides what the later one goes on from, so no host's own clock may.
+    """
+    clock = now() if connection.dialect.name == "sqlite" else connection.scalar(sa.select(sa.func.clock_timestamp()))
+    last = connection.scalar(sa.select(sa.func.max(runs.c.started_at)))
+    assert clock is not None
+    return clock.astimezone(UTC) if last is None else max(clock.astimezone(UTC), last + timedelta(microseconds=1))
 
 
 def _log_start(connection: sa.Connection, run: Run, signer: Signer | None) -> None:
@@ -200,6 +212,11 @@ def get(connection: sa.Connection, run_id: str) -> Run:
     if not found or (len(found) > 1 and found[0].run_id != run_id):
         raise NotOnRecordError(f"{'no' if not found else 'more than one'} run {run_id!r} is on record")
     return Run(*found[0])
+
+
+def is_on_record(connection: sa.Connection, run_id: str) -> bool:
+    """Whether a run has begun in this landscape."""
+    return _exists(connection, runs.c.run_id == run_id)
 
 
 def end_of(connection: sa.Connection, run_id: str) -> RunEnd | None:
