@@ -35,13 +35,13 @@ KEY = "sk-canary-8f3a61c05d"
 DEFINITIONS = """
 from pathlib import Path
 import dagster as dg
-from elspeth_dagster import resources_from_env
+from elspeth_dagster import executor_from_env, resources_from_env
 
 @dg.definitions
 def defs():
     return dg.Definitions.merge(
         dg.load_from_defs_folder(path_within_project=Path(__file__).parent),
-        dg.Definitions(resources=resources_from_env()),
+        dg.Definitions(resources=resources_from_env(), executor=executor_from_env()),
     )
 """
 HEARING = """
