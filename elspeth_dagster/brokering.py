@@ -39,7 +39,7 @@ def celery_settings(host_lost_seconds: int) -> dict[str, Any]:
         "task_default_queue": "dagster",
         "task_track_started": True,
         "worker_prefetch_multiplier": 1,
-        "worker_cancel_long_running_tasks_on_connection_loss": True,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,  # `celery_app` lets go of them, and says nothing
         "worker_enable_prefetch_count_reduction": False,
         "worker_deduplicate_successful_tasks": True,
         "worker_hijack_root_logger": False,

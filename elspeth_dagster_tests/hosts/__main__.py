@@ -94,6 +94,9 @@ def _run(given: argparse.Namespace, deployment: Deployment, server: FaultServer)
     print(f"connections to the landscape at most {deployment.most_connections}")
     print(f"requests in a minute at most {most_in_a_minute(server)}, in flight {server.stats()['in_flight_max']}")
     found = wrong(deployment, server, given.rows, questions=10)
+    if found or code:
+        for log in deployment.project.folder.glob("*.log"):
+            print(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}")
     return [*found, *([f"the run ended with {code}: {launched.communicate()[1][-3000:]}"] if code else [])]
 
 

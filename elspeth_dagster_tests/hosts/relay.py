@@ -34,8 +34,9 @@ async def relay(address: str, links: list[str]) -> None:
         port, target = link.split("=")
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: str = target) -> None:
-            there = await connected(target)
-            await asyncio.gather(pass_on(reader, there[1]), pass_on(there[0], writer))
+            with suppress(OSError):
+                there = await connected(target)
+                await asyncio.gather(pass_on(reader, there[1]), pass_on(there[0], writer))
 
         await asyncio.start_server(serve, address, int(port))
     sys.stdout.write("listening\n")
@@ -44,4 +45,5 @@ async def relay(address: str, links: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(relay(sys.argv[1], sys.argv[2:]))
+    with suppress(asyncio.CancelledError):
+        asyncio.run(relay(sys.argv[1], sys.argv[2:]))
