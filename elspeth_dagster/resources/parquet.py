@@ -6,9 +6,10 @@ DataFrame, and any DataFrame can be kept this way.
 
 import glob
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -195,7 +196,7 @@ def _parts(table: "Table | pd.DataFrame") -> "tuple[pa.Schema, Iterator[pa.Recor
 
 def _make_durable(file: Any) -> None:
     file.flush()
-    if hasattr(file, "fileno"):
+    with suppress(AttributeError, io.UnsupportedOperation):  # an object store's file is durable once it is closed
         os.fsync(file.fileno())
 
 
@@ -208,7 +209,7 @@ def _put_in_place(aside: UPath, path: UPath) -> None:
         finally:
             os.close(folder)
     else:
-        aside.rename(path)
+        path.fs.cp_file(aside.path, path.path)  # a rename would take brackets in a name for a pattern
 
 
 def _sha256(path: UPath) -> str:

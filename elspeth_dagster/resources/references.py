@@ -36,10 +36,12 @@ class ReferenceIOManager(dg.UPathIOManager):
         return super().load_input(context)
 
     def dump_to_path(self, context: dg.OutputContext, obj: Any, path: UPath) -> None:
-        """Write a reference aside and put it in place, so that nobody finds half of one."""
-        aside = path.with_name(f".{path.name}.{new_id()}")
-        aside.write_text(json.dumps(obj, allow_nan=False), encoding="utf-8")
-        aside.rename(path)
+        """Write a reference, so that nobody finds half of one: object stores show whole files alone."""
+        told, is_local = json.dumps(obj, allow_nan=False), path.protocol in ("", "file")
+        aside = path.with_name(f".{path.name}.{new_id()}") if is_local else path
+        aside.write_text(told, encoding="utf-8")
+        if is_local:
+            aside.rename(path)
 
     def load_from_path(self, context: dg.InputContext, path: UPath) -> Any:
         """Read a reference. Raises Failure where this host doesn't have what another one wrote."""
