@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 CACHE := .cache/models
 
-.PHONY: demo test browser soak ui bench lock clean
+.PHONY: demo test browser redis soak ui bench lock clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed $(DAGSTER_HOME)/dagster.yaml
@@ -26,8 +26,8 @@ test: $(VENV)/.installed browser
 	@$(BIN)/lint-imports --config setup.cfg
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
-# The explorer is tested in a real Chromium: CHROMIUM, or one on the PATH, or Debian's.
-browser:
+# The explorer is tested in a real Chromium: CHROMIUM, or one on the PATH, or Debian's. Several hosts need a redis-server.
+browser: redis
 	@for name in $$CHROMIUM chromium google-chrome chromium-browser; do command -v "$$name" >/dev/null && exit 0; done; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		echo "Installing Chromium, for the tests of the explorer …"; \
@@ -35,6 +35,15 @@ browser:
 	else \
 		echo "The explorer's tests need Chromium: install it (Debian: apt-get install chromium), or set CHROMIUM to its path."; \
 		exit 1; \
+	fi
+
+redis:
+	@command -v redis-server >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing redis-server, for the tests of several hosts …"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y redis-server >/dev/null; \
+	else \
+		echo "The tests of several hosts need redis-server (Debian: apt-get install redis-server), and root: skipped."; \
 	fi
 
 SOAK = PYTHONPATH=. $(BIN)/python -m elspeth_dagster_tests.soak --kills 200 --worker-kills 24 --seed $(SEED)
@@ -45,6 +54,7 @@ soak: $(VENV)/.installed
 	@$(SOAK) --database postgresql --postmaster-kills 24
 	@ELSPETH_SOAK=1 $(BIN)/python -m pytest elspeth_dagster_tests/landscape/test_cut_commits.py
 	@ELSPETH_SOAK=1 PYTHONPATH=$(CURDIR) $(BIN)/python -m pytest elspeth_dagster_tests/walk/test_in_dagster.py -k month
+	@PYTHONPATH=$(CURDIR) $(BIN)/python -m elspeth_dagster_tests.hosts --requests-per-minute 6000 --trouble restart kill cut
 
 bench: $(VENV)/.installed
 	@PYTHONPATH=. $(BIN)/python benchmarks/compare.py --calls 5000 --concurrency 300

@@ -122,9 +122,7 @@ def check_this_host(**_: Any) -> None:
 
 _settings = Settings.from_env(os.environ)
 _broker = os.environ.get("ELSPETH_CELERY_BROKER")
-app = make_app(
-    {"broker": _broker, "backend": _broker, "config_source": celery_settings(_settings.host_lost_seconds)}
-)
+app = make_app({"broker": _broker, "backend": _broker, "config_source": celery_settings(_settings.host_lost_seconds)})
 app.steps["consumer"].add(HoldRenewer)
 
 execute_plan = create_task(app, base=Step)

@@ -40,8 +40,9 @@ class HostsExecutor(CeleryExecutor):
 def celery_on_hosts(context: dg.InitExecutorContext) -> HostsExecutor:
     """Hands steps to Celery workers on several hosts, through a Redis."""
     broker, settings = os.environ["ELSPETH_CELERY_BROKER"], Settings.from_env(os.environ)
+    retries: Any = context.executor_config["retries"]
     return HostsExecutor(
-        retries=RetryMode.from_config(context.executor_config["retries"]),
+        retries=RetryMode.from_config(retries),
         broker=broker,
         backend=broker,
         config_source=celery_settings(settings.host_lost_seconds),

@@ -133,7 +133,9 @@ def _storage(env: Mapping[str, str]) -> str | None:
     if not (text := env.get("ELSPETH_STORAGE")):
         return None
     if "://" not in text and not Path(text).is_absolute():
-        raise SettingsError("ELSPETH_STORAGE must be the full path of a folder, or an fsspec url like s3://bucket/folder")
+        raise SettingsError(
+            "ELSPETH_STORAGE must be the full path of a folder, or an fsspec url like s3://bucket/folder"
+        )
     return text.rstrip("/")
 
 

@@ -39,6 +39,7 @@ PATIENCE = 60.0  # seconds for which a database that is away or busy is waited f
 STARTING = 10.0  # the same when it is opened: a server that is just starting
 WRITES = "writes"  # whether a connection to SQLite is set so that it can
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+CONNECTIONS_KEPT, MOST_CONNECTIONS = 4, 8  # of a process, to PostgreSQL
 SQLITE_SETTINGS = {
     "foreign_keys": 1,
     "synchronous": 2,
@@ -353,7 +354,8 @@ def _postgresql_engine(url: sa.URL, patience: float, *, read_only: bool = False)
     engine = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_pre_ping=True,
-        pool_size=4,
+        pool_size=CONNECTIONS_KEPT,
+        max_overflow=MOST_CONNECTIONS - CONNECTIONS_KEPT,
         client_encoding="utf8",
         connect_args={name: value for name, value in POSTGRESQL_CONNECT.items() if name not in url.query},
         hide_parameters=True,

@@ -20,7 +20,18 @@ from elspeth_dagster_tests.hosts.network import FAKETIME, Host, Network
 from elspeth_dagster_tests.project import Project
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hosts"
-WORKER = [sys.executable, "-m", "celery", "-A", "elspeth_dagster.celery_app", "worker", "-n", "%h", "--loglevel", "INFO"]
+WORKER = [
+    sys.executable,
+    "-m",
+    "celery",
+    "-A",
+    "elspeth_dagster.celery_app",
+    "worker",
+    "-n",
+    "%h",
+    "--loglevel",
+    "INFO",
+]
 CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}'"
 
 

@@ -6,6 +6,7 @@ A target is a port of 127.0.0.1 or the path of a Unix socket.
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from contextlib import suppress
 
@@ -19,9 +20,17 @@ async def connected(target: str) -> Streams:
     return await asyncio.open_unix_connection(target)
 
 
+def notice_silence(writer: asyncio.StreamWriter) -> None:
+    """Take a host that is silent for gone when PostgreSQL would, to which the relay hides the host."""
+    link: socket.socket = writer.get_extra_info("socket")
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 45_000)):
+        link.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Hand over all that comes, then the end."""
-    with suppress(OSError):
+    with suppress(OSError, asyncio.CancelledError):
         while data := await reader.read(1 << 16):
             writer.write(data)
             await writer.drain()
@@ -34,7 +43,8 @@ async def relay(address: str, links: list[str]) -> None:
         port, target = link.split("=")
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: str = target) -> None:
-            with suppress(OSError):
+            notice_silence(writer)
+            with suppress(OSError, asyncio.CancelledError):
                 there = await connected(target)
                 await asyncio.gather(pass_on(reader, there[1]), pass_on(there[0], writer))
 

@@ -177,5 +177,3 @@ def test_azure_is_taken_for_an_url_and_nothing_more_is_known() -> None:
     assert Settings.from_env({**ON_HOSTS, "ELSPETH_STORAGE": "az://tables/us/"}).storage == "az://tables/us"
     pytest.importorskip("adlfs", reason="pip install 'elspeth-dagster[azure]'")
     assert type(UPath("az://tables/us", account_name="contoso", anon=True).fs).__name__ == "AzureBlobFileSystem"
-
-
