@@ -8,8 +8,8 @@ long before that. A step's process that died is replaced at once. A step that ha
 
 from typing import Any
 
-TIMEOUT = 10
-"""Seconds without an answer of Redis after which a connection counts as gone."""
+TIMEOUT = 4
+"""Seconds without an answer of Redis after which a command counts as lost; redis-py tries it three times more."""
 LOOKED_FOR_EVERY = 5
 """Seconds between two looks for steps that nobody holds any more."""
 RESULTS_SECONDS = 7 * 86_400

@@ -26,6 +26,7 @@ from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
 from elspeth_dagster.brokering import celery_settings
 from elspeth_dagster.core.errors import ElspethError, SettingsError
 from elspeth_dagster.core.settings import Settings
+from elspeth_dagster.identity import code_version
 from elspeth_dagster.landscape.ledger import Landscape
 
 RENEWALS = 10
@@ -120,6 +121,7 @@ def check_this_host(**_: Any) -> None:
         raise SystemExit(f"This host can't take steps: {error}") from error
 
 
+code_version()  # of what is loaded here, whatever becomes of the files while this worker runs
 _settings = Settings.from_env(os.environ)
 _broker = os.environ.get("ELSPETH_CELERY_BROKER")
 app = make_app({"broker": _broker, "backend": _broker, "config_source": celery_settings(_settings.host_lost_seconds)})
