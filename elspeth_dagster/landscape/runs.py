@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import sqlalchemy as sa
 
@@ -62,7 +62,7 @@ def begin(
     def begin_or_compare(connection: sa.Connection) -> None:
         insert(connection, configs)
         if not _exists(connection, runs.c.run_id == run.run_id):
-            begun = _succeeding(connection, run._replace(started_at=_instant(connection)), reuse)
+            begun = _succeeding(connection, _later_than_others(connection, run), reuse)
             insert(connection, [begun])
             _log_start(connection, begun, landscape.signer)
         recorded = _nodes(connection, run.run_id, nodes_[0].assessment)
@@ -75,15 +75,14 @@ def begin(
     landscape.decide(begin_or_compare)
 
 
-def _instant(connection: sa.Connection) -> datetime:
-    """Now, later than any run began, by one clock for all hosts: the server's on PostgreSQL.
+def _later_than_others(connection: sa.Connection, run: Run) -> Run:
+    """The run as begun after all that are on record, also where its host's clock is behind that of another host.
 
-    Which of two runs came first decides what the later one goes on from, so no host's own clock may.
+    Which of two runs came first decides what the later one goes on from.
     """
-    clock = now() if connection.dialect.name == "sqlite" else connection.scalar(sa.select(sa.func.clock_timestamp()))
     last = connection.scalar(sa.select(sa.func.max(runs.c.started_at)))
-    assert clock is not None
-    return clock.astimezone(UTC) if last is None else max(clock.astimezone(UTC), last + timedelta(microseconds=1))
+    is_behind = last is not None and run.started_at <= last
+    return run._replace(started_at=last + timedelta(microseconds=1)) if is_behind else run
 
 
 def _log_start(connection: sa.Connection, run: Run, signer: Signer | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 import sqlalchemy as sa
 
@@ -250,3 +252,16 @@ def test_a_run_is_found_by_the_beginning_of_its_id_unless_two_begin_so(landscape
         for begun, how_many in {"ab": "more than one", "": "more than one", "%": "no", "AB1": "no"}.items():
             with pytest.raises(NotOnRecordError, match=f"^{how_many} run"):
                 runs.get(connection, begun)
+
+
+def test_a_run_of_a_host_whose_clock_is_behind_goes_on_from_the_one_before(landscape: Landscape) -> None:
+    facts = a_run("r1")
+    run, nodes, edges, configs = only(Run, facts), all_of(Node, facts), all_of(Edge, facts), [only(Payload, facts)]
+    runs.begin(landscape, run, nodes, edges, configs)
+    behind = run._replace(run_id="r2", root_run_id="r2", started_at=run.started_at - timedelta(minutes=1))
+    of_it = [node._replace(run_id="r2") for node in nodes]
+    runs.begin(landscape, behind, of_it, [edge._replace(run_id="r2") for edge in edges], [])
+    with landscape.read() as connection:
+        begun = runs.get(connection, "r2")
+        assert (begun.parent_run_id, begun.root_run_id) == ("r1", "r1")
+        assert runs.of_lineage_until(connection, begun) == {"r1", "r2"}
