@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from elspeth_dagster.landscape.database import MOST_CONNECTIONS
 from elspeth_dagster_tests.conftest import PostgresServer
 from elspeth_dagster_tests.fault_server import FaultServer
 from elspeth_dagster_tests.hosts.deployment import Deployment, deployed, facts_of, wrong
@@ -46,4 +47,5 @@ def test_a_host_that_dies_in_a_shard_is_replaced_by_another(deployment: Deployme
     assert launched.wait(timeout=180) == 0, launched.communicate()[1]
     assert wrong(deployment, server, ROWS, questions=4) == []
     assert facts_of(project)["hosts"] == {"host-one", "host-two"}
+    assert deployment.most_connections <= (2 * 2 + 1) * MOST_CONNECTIONS
     assert not list(project.home.rglob("storage/**/*")), "something is local to the launcher"
