@@ -31,8 +31,6 @@ from elspeth_dagster.landscape.ledger import Landscape
 
 RENEWALS = 10
 """How many renewals there are in the time after which a host is taken for lost."""
-
-
 LET_GO_SECONDS = 15
 """How long a step's process may take to bring home what is in flight, once its worker has lost Redis."""
 
@@ -79,7 +77,7 @@ class HoldRenewer(bootsteps.StartStopStep):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not (state.should_stop or state.should_terminate):
+        if state.should_stop is None and state.should_terminate is None:
             for request in list(state.active_requests):
                 _let_go(request, consumer.pool)
 
