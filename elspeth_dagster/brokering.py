@@ -2,8 +2,8 @@
 
 A step belongs to the worker that took it until that worker says it is done (`task_acks_late`). While it lives the
 worker renews its hold (`elspeth_dagster.celery_app`); one that has given no sign for `host_lost_seconds` is taken for
-lost, and another worker gets the step (`visibility_timeout`). A worker whose connection is gone stops what it does
-long before that. A step's process that died is replaced at once. A step that has ended is not run again.
+lost, and another worker gets the step (`visibility_timeout`). A worker that notices that its connection is gone lets go
+of what it does. A step's process that died is replaced at once. A step that has ended is not run again.
 """
 
 from typing import Any
