@@ -41,7 +41,8 @@ class MultiQueryAssessment(dg.Component, dg.Resolvable, AssessmentSpec):
     {name}_job, the sensors {name}_run_ends and {name}_edits; where `schedule` is given {name}_schedule, where `sensor`
     is {name}_files or {name}_inbox; and {name}/verification with {name}_verify_job, which asks some of the recorded
     questions again. What it reads and asks by is observed as {name}/source, {name}/criteria and {name}/files/…. Needs
-    the resources `landscape`, `llm`, `parquet_io_manager` and `reference_io_manager`, which `resources_from_env()` gives.
+    the resources `landscape`, `llm`, `parquet_io_manager` and `reference_io_manager`, which
+    `resources_from_env()` gives.
     """
 
     @classmethod
