@@ -86,6 +86,8 @@ class Host:
     def close(self) -> None:
         """Remove it, with all that runs on it."""
         self.die()
+        with suppress(RuntimeError):  # it goes with its namespace, sooner or later
+            run("ip", "link", "del", self._link)
         run("ip", "netns", "del", self._space)
 
 
