@@ -670,9 +670,16 @@ def review_agreement(run: str, assessment: str | None, as_json: bool, url: str) 
 )
 @click.option("--name", "names", multiple=True, help="A name it is reached by, behind a proxy. May be given again.")
 @click.option("--dagster-url", metavar="URL", help="Dagster's own pages, to link runs to: http://127.0.0.1:3000")
+@click.option("--hide-token", is_flag=True, help="Print the address without the token: where what is printed is kept.")
 @_landscape_option
 def explorer(
-    host: str, port: int, token: str | None, names: tuple[str, ...], dagster_url: str | None, url: str
+    host: str,
+    port: int,
+    token: str | None,
+    names: tuple[str, ...],
+    dagster_url: str | None,
+    hide_token: bool,
+    url: str,
 ) -> None:
     """Serve web pages to read the landscape with, until Ctrl-C.
 
@@ -687,7 +694,7 @@ def explorer(
     """
     from elspeth_dagster.explorer import serving
 
-    serving.serve(url, serving.Serving(host, port, token, names, dagster_url), remark)
+    serving.serve(url, serving.Serving(host, port, token, names, dagster_url, hide_token), remark)
 
 
 @main.command()
