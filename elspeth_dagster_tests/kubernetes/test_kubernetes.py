@@ -1,4 +1,4 @@
-"""The example for Kubernetes: its values are ones that Dagster reads, its pods get secrets as references and no more."""
+"""The example for Kubernetes: its values are ones that Dagster reads, its pods get secrets as references alone."""
 
 from __future__ import annotations
 
@@ -156,9 +156,7 @@ def test_a_run_is_launched_as_a_pod_that_refers_to_its_secrets(project: Project)
     with on_cluster(project) as cluster, project.in_env(), dg.DagsterInstance.get() as instance:
         cluster.starts = False
         job = as_deployed(project)
-        run = instance.create_run_for_job(
-            job.get_definition(), job_code_origin=job.get_python_origin(), run_config={}
-        )
+        run = instance.create_run_for_job(job.get_definition(), job_code_origin=job.get_python_origin(), run_config={})
         instance.run_launcher.launch_run(LaunchRunContext(run, workspace=None))
     [launched] = cluster.jobs.values()
     container = check_pod(launched)
@@ -175,10 +173,9 @@ def test_a_run_is_launched_as_a_pod_that_refers_to_its_secrets(project: Project)
 
 
 def test_every_step_of_a_run_is_a_pod_of_its_own(project: Project) -> None:
-    with on_cluster(project) as cluster, project.in_env({"HOSTNAME": "the-runs-pod"}):
-        with dg.DagsterInstance.get() as instance:
-            result = dg.execute_job(as_deployed(project), instance=instance)
-            assert result.success
+    in_pod = project.in_env({"HOSTNAME": "the-runs-pod"})
+    with on_cluster(project) as cluster, in_pod, dg.DagsterInstance.get() as instance:
+        assert dg.execute_job(as_deployed(project), instance=instance).success
     assert project.fact("SELECT count(*) FROM answers WHERE status = 'accepted'") == 6
     assert len(project.table("results")) == 3
     containers = {job["metadata"]["labels"]["dagster/op"]: check_pod(job) for job in cluster.jobs.values()}
