@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import yaml
 from dagster._core.launcher import LaunchRunContext
 from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 
+from elspeth_dagster.core import settings
 from elspeth_dagster_tests.conftest import PostgresServer
 from elspeth_dagster_tests.fault_server import FaultServer
 from elspeth_dagster_tests.kubernetes.api_server import Cluster, Manifest, served
@@ -150,6 +152,24 @@ def check_pod(job: Manifest) -> Manifest:
     assert {"name": "signing", "mountPath": "/signing", "readOnly": True} in container["volumeMounts"]
     assert not {volume["name"] for volume in pod["volumes"]} - {"signing", "signing-secret", "dagster-instance"}
     return container
+
+
+def test_the_variables_are_settings_and_no_secret_is_among_them() -> None:
+    plain = {entry["name"]: entry["value"] for entry in DEPLOYMENT["env"]}
+    secret = {"ELSPETH_LANDSCAPE_URL", "ELSPETH_FINGERPRINT_KEY", "ELSPETH_EXPLORER_TOKEN", "ELSPETH_CELERY_BROKER"}
+    assert not {name for name in plain if name in secret or name.endswith(("API_KEY", "ACCESS_KEY", "PASSWORD"))}
+    assert [name for name in plain if name.startswith("ELSPETH_") and name not in (settings.__doc__ or "")] in (
+        [],
+        ["ELSPETH_STORAGE"],  # until storages that hosts share have a setting
+    )
+    read = settings.Settings.from_env(
+        {**plain, "ELSPETH_LANDSCAPE_URL": "postgresql://db/landscape", "OPENAI_API_KEY": KEY}
+    )
+    assert (read.provider, read.requests_per_minute, read.max_concurrency) == ("openai", 5000, 64)
+    written = (EXAMPLE / "values.yaml").read_text()
+    assert not re.search(
+        r"(?i)(password|token|api_key): *[\"']?[^\s{#]", written.replace("postgresql-password: of", "")
+    )
 
 
 def test_a_run_is_launched_as_a_pod_that_refers_to_its_secrets(project: Project) -> None:
