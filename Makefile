@@ -77,6 +77,10 @@ $(DAGSTER_HOME)/dagster.yaml: examples/one_machine/dagster.yaml
 lock:
 	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-header --no-strip-extras --output-file requirements.lock
+	uv pip compile pyproject.toml examples/kubernetes/requirements.in --extra k8s --extra postgres --extra s3 --extra azure \
+		--constraints requirements.lock --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--no-emit-index-url --no-emit-find-links --no-header --no-strip-extras \
+		--output-file examples/kubernetes/requirements.lock
 
 clean:
 	rm -rf $(VENV) .cache .dagster_home

@@ -62,6 +62,7 @@ from elspeth_dagster.resources.llm import LLMResource
 from elspeth_dagster.resources.parquet import Table, Tables
 from elspeth_dagster.running import run
 from elspeth_dagster.sourcing import Slice
+from elspeth_dagster.stages.planning import RunPlan
 from elspeth_dagster.stages.querying import questions
 from elspeth_dagster.stages.reading import Record, Rejection, read_frame
 from elspeth_dagster.verifying import Verification
@@ -172,8 +173,9 @@ def aggregate_rows(
             batches_of = Counter(batch.shard for batch in flushed)
             counts.update(batches=batches_of.total(), shards=len(batches_of))
         keys = sorted(batches_of)
-        estimated = _estimate(context, landscape, llm, assessment, admitted["rows"])
-    context.log.info(f"{admitted['rows']} rows in {batches_of.total()} batches, asked in {len(keys)} steps")
+        estimated = _estimate(context, landscape, llm, assessment, admitted["rows"], batches_of)
+    of_several = f"{len(taken)} partitions: " if len(taken := partitions(context)) > 1 else ""
+    context.log.info(f"{of_several}{admitted['rows']} rows in {batches_of.total()} batches, asked in {len(keys)} steps")
     context.log.info(f"Before retries, repairs and what is on record already: {estimated.line()}")
     launch = admitted["launch"]
     for key in keys:
@@ -493,14 +495,21 @@ def _slice_token(context: dg.OpExecutionContext, landscape: Landscape) -> str:
 
 
 def _estimate(
-    context: dg.OpExecutionContext, landscape: Landscape, llm: LLMResource, assessment: Assessment, row_count: int
+    context: dg.OpExecutionContext,
+    landscape: Landscape,
+    llm: LLMResource,
+    assessment: Assessment,
+    row_count: int,
+    batches_of: Counter[str],
 ) -> Estimate:
     declared = assessment.spec.llm.endpoints
     deployment = Deployment(llm.provider, *llm.capacity(declared), llm.endpoints_for(declared))
     load = load_of_slice(landscape, assessment, context.run_id, row_count, deployment)
     with landscape.read() as connection:
         learnt = experience.of(connection, assessment.spec.name, assessment.spec.llm.model_name)
-    return estimate(assessment, load, learnt, deployment)
+    taken = tuple(partitions(context))
+    plan = RunPlan(taken, row_count, 0, batches_of.total(), len(batches_of), load.calls)
+    return estimate(assessment, [plan], load, learnt, deployment)
 
 
 @contextmanager

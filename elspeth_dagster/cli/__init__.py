@@ -341,30 +341,46 @@ def _cost_table(words: list[str], lines: list[dict[str, Any]]) -> Iterator[str]:
 @main.command()
 @click.argument("declared", metavar="DEFS")
 @click.option("--source", metavar="FILE", help="Count the rows of this file instead of the declared source's.")
-@click.option("--partition", metavar="KEY", help="The partition whose rows are counted.")
+@click.option(
+    "--partition",
+    "partitions",
+    multiple=True,
+    metavar="KEY",
+    help="A partition whose rows are counted, or several: FIRST...LAST. May be given again.",
+)
+@click.option("--all", "all_partitions", is_flag=True, help="All partitions that there are.")
 @_json_option
 @_landscape_option
-def estimate(declared: str, source: str | None, partition: str | None, as_json: bool, url: str) -> None:
-    """Say what a run will take before it is launched: calls, tokens, money, time.
+def estimate(
+    declared: str, source: str | None, partitions: tuple[str, ...], all_partitions: bool, as_json: bool, url: str
+) -> None:
+    """Show the plan of a run or a backfill before it is launched, and what it will take: calls, tokens, money, time.
 
     DEFS is a defs.yaml, its folder, or the name of an assessment that is on record, whose relative source path then
-    starts here. The source is read and every prompt
-    is made, nothing is sent. Tokens and time are learnt from the replies on record; without any, a token is assumed to
-    be four bytes, a reply half of max_tokens, and the time is unknown. Retries and repairs come on top, what is on
-    record already comes off. Provider, concurrency and prices are those of the environment.
+    starts here. The source is read once, record by record, cut into batches and steps as the run will cut it, and the
+    prompts are made (of a partition's first 10,000 rows all, then every hundredth row's); nothing is sent. Tokens and
+    time are learnt from the replies on record; without any, a token is assumed to be four bytes, a reply half of
+    max_tokens, and of the time is known what the limits per minute allow at the least. Retries and repairs come on top,
+    what is on record already comes off. Provider, concurrency, limits and prices are those of the environment.
 
     \b
     elspeth-dagster estimate my_project/defs/case_studies --partition 2026-01-05
+    elspeth-dagster estimate my_project/defs/case_studies --partition 2026-01-01...2026-01-31
+    elspeth-dagster estimate my_project/defs/case_studies --all
     elspeth-dagster estimate case_studies --source tenders.csv --json
 
     """
+    if partitions and all_partitions:
+        raise click.UsageError("Name partitions or give --all, not both.")
     from elspeth_dagster.cli.estimating import estimate_of
 
-    found = estimate_of(declared, source=source, partition=partition, env=os.environ, url=url)
+    found = estimate_of(
+        declared, source=source, partitions=partitions, all_partitions=all_partitions, env=os.environ, url=url
+    )
     if as_json:
-        show_json(vars(found))
+        show_json({**vars(found), "plan": [vars(run) for run in found.plan]})
     else:
-        show(_estimate_lines(found))
+        show([*_estimate_lines(found), *_plan_lines(found)])
 
 
 def _estimate_lines(found: Estimate) -> Iterator[str]:
@@ -372,7 +388,12 @@ def _estimate_lines(found: Estimate) -> Iterator[str]:
     return facts(
         {
             "assessment": f"{found.assessment}, asked of {found.model}",
-            "rows": f"{found.rows:,}, {found.questions} questions each, in {found.steps} steps",
+            "plan": f"{found.runs:,} runs × {found.steps / max(found.runs, 1):,.1f} steps that ask × "
+            f"{found.batches / max(found.steps, 1):,.1f} batches × {found.rows / max(found.batches, 1):,.1f} rows × "
+            f"{found.questions} questions"
+            if found.runs > 1
+            else f"{found.steps:,} steps that ask, with {found.batches:,} batches",
+            "rows": f"{found.rows:,}, {found.questions} questions each; {found.rejections:,} records are rejected",
             "calls": f"{found.calls:,}",
             "prompt tokens": f"{found.prompt_tokens:,} ({found.prompt_tokens_are})",
             "completion tokens": "unknown: no max_tokens, and no reply on record"
@@ -382,6 +403,26 @@ def _estimate_lines(found: Estimate) -> Iterator[str]:
             "time": f"{found.duration}, with {found.in_flight} requests in flight",
         }
     )
+
+
+def _plan_lines(found: Estimate) -> Iterator[str]:
+    """A line per run, where there are several, and the partitions whose file is not there."""
+    numbers = ("rows", "rejected", "batches", "steps", "calls")
+    cells = [
+        (
+            run.partitions[0] if len(run.partitions) == 1 else f"{len(run.partitions)} partitions",
+            *(f"{number:,}" for number in (run.rows, run.rejections, run.batches, run.steps, run.calls)),
+            "its file is not there" if run.partitions == run.missing else "",
+        )
+        for run in found.plan
+    ]
+    if len(found.plan) > 1:
+        yield ""
+        yield from table(("partition", *numbers, ""), cells, numbers=numbers)
+    missing = [key for run in found.plan for key in run.missing]
+    if missing:
+        yield ""
+        yield f"{len(missing)} partitions have no file yet, {missing[0]} the first: none of their rows is counted"
 
 
 @main.command()
@@ -629,9 +670,16 @@ def review_agreement(run: str, assessment: str | None, as_json: bool, url: str) 
 )
 @click.option("--name", "names", multiple=True, help="A name it is reached by, behind a proxy. May be given again.")
 @click.option("--dagster-url", metavar="URL", help="Dagster's own pages, to link runs to: http://127.0.0.1:3000")
+@click.option("--hide-token", is_flag=True, help="Print the address without the token: where what is printed is kept.")
 @_landscape_option
 def explorer(
-    host: str, port: int, token: str | None, names: tuple[str, ...], dagster_url: str | None, url: str
+    host: str,
+    port: int,
+    token: str | None,
+    names: tuple[str, ...],
+    dagster_url: str | None,
+    hide_token: bool,
+    url: str,
 ) -> None:
     """Serve web pages to read the landscape with, until Ctrl-C.
 
@@ -646,7 +694,7 @@ def explorer(
     """
     from elspeth_dagster.explorer import serving
 
-    serving.serve(url, serving.Serving(host, port, token, names, dagster_url), remark)
+    serving.serve(url, serving.Serving(host, port, token, names, dagster_url, hide_token), remark)
 
 
 @main.command()

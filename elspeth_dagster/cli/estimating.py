@@ -5,7 +5,8 @@ Dagster is not asked: a defs.yaml in which Dagster has to fill in a `{{ … }}` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +20,13 @@ from elspeth_dagster.core.pooling import Capacity, capacity, endpoints_in
 from elspeth_dagster.core.pricing import with_deployment_price
 from elspeth_dagster.core.settings import Settings
 from elspeth_dagster.core.spec import AssessmentSpec, SourceSpec
-from elspeth_dagster.estimating import Deployment, Estimate, estimate, load_of_source
+from elspeth_dagster.estimating import Deployment, Estimate, estimate, plan_of_source
 from elspeth_dagster.landscape import experience, payloads
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.schema import nodes, runs
 from elspeth_dagster.stages.checking import check, named_files
 from elspeth_dagster.stages.estimating import Experience
+from elspeth_dagster.stages.planning import RANGE, between, partition_keys
 
 __all__ = ["Estimate", "estimate_of"]
 
@@ -40,9 +42,18 @@ class Declared(NamedTuple):
 
 
 def estimate_of(
-    declared: str, *, source: str | None, partition: str | None, env: Mapping[str, str], url: str
+    declared: str,
+    *,
+    source: str | None,
+    partitions: Sequence[str],
+    all_partitions: bool,
+    env: Mapping[str, str],
+    url: str,
 ) -> Estimate:
-    """The estimate for the assessment in a defs.yaml or its folder, or with a name that is on record."""
+    """The estimate for the assessment in a defs.yaml or its folder, or with a name that is on record.
+
+    `partitions` are keys, or ranges of them; with none, and without `all_partitions`, there is one slice.
+    """
     settings = Settings.from_env(env)
     found = _in_file(Path(declared)) if Path(declared).exists() else _on_record(url, declared)
     spec = with_deployment_price(found.assessment.spec, settings.prices_path)
@@ -53,8 +64,18 @@ def estimate_of(
     endpoints = spec.llm.endpoints or endpoints_in(settings.endpoints_path)
     alone = Capacity(settings.max_concurrency, settings.requests_per_minute, settings.tokens_per_minute)
     deployment = Deployment(settings.provider, *capacity(endpoints, alone), endpoints)
-    load = load_of_source(assessment, root, partition, deployment)
-    return estimate(assessment, load, _experience(url, spec), deployment)
+    keys = partition_keys(spec, datetime.now(UTC).date()) if all_partitions else _named(spec, partitions)
+    plan, load = plan_of_source(assessment, root, keys or [None], deployment)
+    return estimate(assessment, plan, load, _experience(url, spec), deployment)
+
+
+def _named(spec: AssessmentSpec, partitions: Sequence[str]) -> list[str]:
+    """Each key once, in the order in which they are named; of a range, in theirs."""
+    named: dict[str, None] = {}
+    for one in partitions:
+        keys = between(partition_keys(spec, datetime.now(UTC).date()), one) if RANGE in one else [one]
+        named.update(dict.fromkeys(keys))
+    return list(named)
 
 
 def _with_source(spec: AssessmentSpec, path: str) -> AssessmentSpec:

@@ -30,12 +30,14 @@ class Serving(NamedTuple):
     token: str | None = None
     names: tuple[str, ...] = ()
     dagster_url: str | None = None
+    hides_token: bool = False
 
     @property
     def address(self) -> str:
-        """What a reader opens first; it holds the token."""
+        """What a reader opens first; it holds the token, unless that is to be hidden."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}/" + (f"?token={quote(self.token, safe='')}" if self.token else "")
+        shown = "" if self.token is None or self.hides_token else f"?token={quote(self.token, safe='')}"
+        return f"http://{host}:{self.port}/{shown}"
 
 
 def check(serving: Serving) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import tee
 from typing import Literal
 
 from elspeth_dagster.core.canonical import Json
@@ -57,12 +58,20 @@ def _when(spec: AggregateSpec) -> Callable[[Mapping[str, Json]], bool]:
 
 def shards(flushes: Iterable[Flush], rows_per_step: int) -> Iterator[tuple[str, Flush]]:
     """Each batch with the key of its shard; a shard holds as many batches as fit into `rows_per_step`, at least one."""
-    number, held = 1, 0
-    for flush in flushes:
-        if held and held + len(flush.tokens) > rows_per_step:
-            number, held = number + 1, 0
-        held += len(flush.tokens)
+    flushed, measured = tee(flushes)
+    numbers = shard_numbers((len(flush.tokens) for flush in measured), rows_per_step)
+    for flush, number in zip(flushed, numbers, strict=True):
         yield f"shard_{number:05d}", flush
+
+
+def shard_numbers(sizes: Iterable[int], rows_per_step: int) -> Iterator[int]:
+    """For each batch, of so many rows, the number of its shard; the first is 1."""
+    number, held = 1, 0
+    for size in sizes:
+        if held and held + size > rows_per_step:
+            number, held = number + 1, 0
+        held += size
+        yield number
 
 
 def rows_per_step(declared: int | None, rows: int) -> int:

@@ -12,7 +12,7 @@ money without a price, time without a reply. Retries, repairs and replies that a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.canonical import Json
@@ -20,6 +20,7 @@ from elspeth_dagster.stages.prompting import RENDER_ERRORS, messages
 from elspeth_dagster.stages.querying import Form, Question, Request, questions, request
 
 BYTES_PER_TOKEN = 4
+ROWS_SEEN_WHOLE, ROWS_FOR_ONE = 10_000, 100
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,64 @@ class Tokens:
     is_completion_learnt: bool
 
 
-def load_of(assessment: Assessment, rows: Iterable[Mapping[str, Json]], *, bounded_schema: bool) -> Load:
-    """The first calls that asking about these rows takes. What would not be asked or can't be rendered is left out."""
-    asked = questions(assessment)
-    forms = {question.key: Form(assessment.spec, question, bounded_schema=bounded_schema) for question in asked}
-    is_whole = assessment.spec.errors.row == "all_or_nothing"
-    row_count = calls = size = 0
-    for values in rows:
-        row_count += 1
-        answerable = [question for question in asked if not question.missing_inputs(values)]
-        if is_whole and len(answerable) < len(asked):
-            continue
-        sizes = [_size(assessment, question, forms[question.key], values) for question in answerable]
-        calls += sum(one > 0 for one in sizes)
-        size += sum(sizes)
-    return Load(row_count, calls, size)
+@dataclass
+class _Seen:
+    """Questions that can be put: how many there are, how many of them were, and what that came to."""
+
+    answerable: int = 0
+    put: int = 0
+    calls: int = 0
+    request_bytes: int = 0
+
+    def share_of(self, number: int) -> float:
+        """A number of those that were put, as one of all."""
+        return number * self.answerable / self.put if self.put else 0
+
+
+@dataclass
+class Counting:
+    """Counts the first calls that asking about rows takes, row by row, and keeps none.
+
+    What would not be asked or can't be rendered is left out. Of the first ten thousand rows every prompt is made; after
+    these of every hundredth, which stands for those between.
+    """
+
+    assessment: Assessment
+    bounded_schema: bool
+    rows: int = 0
+    _first: _Seen = field(default_factory=_Seen)
+    _later: _Seen = field(default_factory=_Seen)
+
+    def __post_init__(self) -> None:
+        self._asked = questions(self.assessment)
+        self._is_whole = self.assessment.spec.errors.row == "all_or_nothing"
+        self._forms = {
+            one.key: Form(self.assessment.spec, one, bounded_schema=self.bounded_schema) for one in self._asked
+        }
+
+    def add(self, values: Mapping[str, Json]) -> None:
+        """Count a row."""
+        self.rows += 1
+        answerable = [question for question in self._asked if not question.missing_inputs(values)]
+        if self._is_whole and len(answerable) < len(self._asked):
+            return
+        seen = self._first if self.rows <= ROWS_SEEN_WHOLE else self._later
+        seen.answerable += len(answerable)
+        if seen is self._first or self.rows % ROWS_FOR_ONE == 0 or not seen.put:
+            self._put(seen, answerable, values)
+
+    def _put(self, seen: _Seen, answerable: list[Question], values: Mapping[str, Json]) -> None:
+        sizes = [_size(self.assessment, question, self._forms[question.key], values) for question in answerable]
+        seen.put += len(answerable)
+        seen.calls += sum(one > 0 for one in sizes)
+        seen.request_bytes += sum(sizes)
+
+    @property
+    def load(self) -> Load:
+        """What was counted."""
+        both = (self._first, self._later)
+        calls = sum(seen.share_of(seen.calls) for seen in both)
+        return Load(self.rows, round(calls), round(sum(seen.share_of(seen.request_bytes) for seen in both)))
 
 
 def _size(assessment: Assessment, question: Question, form: Form, values: Mapping[str, Json]) -> int:
@@ -73,6 +117,14 @@ def _size(assessment: Assessment, question: Question, form: Form, values: Mappin
     except RENDER_ERRORS:
         return 0
     return len(form.request(asked).body)
+
+
+def load_of(assessment: Assessment, rows: Iterable[Mapping[str, Json]], *, bounded_schema: bool) -> Load:
+    """The first calls that asking about these rows takes, as `Counting` counts them."""
+    counting = Counting(assessment, bounded_schema)
+    for values in rows:
+        counting.add(values)
+    return counting.load
 
 
 def scaled(sample: Load, rows: int) -> Load:
@@ -107,12 +159,20 @@ def seconds_of(
     """How long asking takes, by whatever holds it back most; None where no earlier reply tells how long one takes."""
     if experience.latency_seconds is None:
         return None
-    seconds = [load.calls * experience.latency_seconds / in_flight]
+    at_limits = seconds_at_limits(load, tokens, requests_per_minute, tokens_per_minute)
+    return max(load.calls * experience.latency_seconds / in_flight, at_limits or 0)
+
+
+def seconds_at_limits(
+    load: Load, tokens: Tokens, requests_per_minute: int | None, tokens_per_minute: int | None
+) -> float | None:
+    """The least that the limits per minute let asking take, which needs no earlier reply; None without a limit."""
+    seconds = []
     if requests_per_minute is not None:
         seconds.append(60 * load.calls / requests_per_minute)
     if tokens_per_minute is not None:
         seconds.append(60 * (tokens.prompt + (tokens.completion or 0)) / tokens_per_minute)
-    return max(seconds)
+    return max(seconds, default=None)
 
 
 def cheapest_request(assessment: Assessment, *, bounded_schema: bool) -> Request:

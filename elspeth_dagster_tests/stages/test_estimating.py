@@ -12,6 +12,7 @@ from elspeth_dagster.stages.estimating import (
     cheapest_request,
     load_of,
     scaled,
+    seconds_at_limits,
     seconds_of,
     tokens_of,
 )
@@ -69,6 +70,13 @@ def test_time_is_what_the_narrowest_limit_leaves() -> None:
     tokens = tokens_of(LOAD, 300, learnt)
     assert seconds_of(LOAD, tokens, 8, learnt, requests_per_minute=60, tokens_per_minute=10**6) == 40
     assert seconds_of(LOAD, tokens, 8, learnt, requests_per_minute=60, tokens_per_minute=2800) == 60
+
+
+def test_what_limits_allow_is_known_without_experience() -> None:
+    tokens = tokens_of(LOAD, 300, Experience())
+    assert seconds_at_limits(LOAD, tokens, 60, None) == 40
+    assert seconds_at_limits(LOAD, tokens, 60, 7000) == 60
+    assert seconds_at_limits(LOAD, tokens, None, None) is None
 
 
 def test_the_cheapest_request_has_no_rows_text() -> None:

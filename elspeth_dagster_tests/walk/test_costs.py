@@ -167,6 +167,39 @@ def test_what_cant_be_estimated_is_said(sqlite_project: Project) -> None:
     assert "llm.model_name" in ask(project, "estimate", defs).stderr
 
 
+def test_the_plan_is_what_a_backfill_then_does(sqlite_project: Project, server: FaultServer) -> None:
+    project = sqlite_project
+    source = {"path": "data/{partition}.csv", "key": ["id"]} | {
+        "columns": {"id": "str", "cs1_text": "str", "cs2_text": "str"}
+    }
+    partitions = {"static": ["north", "east", "south", "west"]}
+    project.declare(source=source, partitions=partitions, aggregate={"rows": 2}, rows_per_step=4)
+    project.write_rows(rows_of_texts(9), "data/north.csv")
+    project.write_rows([*rows_of_texts(3), rows_of_texts(1)[0]], "data/south.csv")
+    defs = str(project.folder / "trial" / "defs" / "trial")
+    found = told(project, "estimate", defs, "--all", ELSPETH_REQUESTS_PER_MINUTE="10")
+    told_of = {
+        run["partitions"][0]: (run["rows"], run["rejections"], run["batches"], run["steps"]) for run in found["plan"]
+    }
+    assert told_of == {"north": (9, 0, 5, 3), "east": (0, 0, 0, 0), "south": (3, 1, 2, 1), "west": (0, 0, 0, 0)}
+    assert (found["runs"], found["steps"], found["calls"], found["seconds_at_limits"]) == (4, 4, 48, 288)
+    run = project.run(partition="north")
+    assert sum(step.startswith("trial.ask_batches[") for step in steps_of(run)) == 3
+    assert project.fact("SELECT count(*) FROM batches") == 5
+    text = ask(project, "estimate", defs, "--partition", "north...south").stdout
+    assert "3 runs" in text and "east" in text and "west" not in text and "1 partitions have no file yet" in text
+    assert ask(project, "estimate", defs, "--partition", "west").exit_code == 2
+    assert ask(project, "estimate", defs, "--partition", "north...nowhere").exit_code == 2
+    assert ask(project, "estimate", defs, "--partition", "north", "--all").exit_code == 2
+    project.declare(source=source, partitions=partitions, aggregate={"rows": 2}, rows_per_step=6, backfill="single_run")
+    [whole] = told(project, "estimate", defs, "--partition", "north", "--partition", "south")["plan"]
+    assert (whole["partitions"], whole["batches"], whole["steps"]) == (["north", "south"], 7, 2)
+
+
+def steps_of(run: dg.ExecuteInProcessResult) -> list[str]:
+    return [event.step_key for event in run.all_events if event.event_type is dg.DagsterEventType.STEP_SUCCESS]
+
+
 def test_an_estimate_needs_no_dagster_and_no_provider(sqlite_project: Project) -> None:
     sqlite_project.declare()
     sqlite_project.write_rows(rows_of_texts(1))
