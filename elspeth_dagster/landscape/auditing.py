@@ -40,17 +40,21 @@ def verify(
     *,
     anchors: Sequence[str] = (),
     keys: Sequence[Verifier] = (),
+    beside: Sequence[Outside] = (),
     progress: Progress = lambda what, count: None,
 ) -> Report:
     """Verify some runs, or all of them, in one consistent view.
 
-    `anchors` are files, folders or urls with checkpoints, beside the landscape's own; `keys` those that are trusted.
+    `anchors` are files, folders or urls with checkpoints, beside the landscape's own; `keys` those that are trusted;
+    `beside` checkpoints from where they are convenient, which don't count as held outside.
     Raises SettingsError for an anchor that can't be read.
     """
     outside = list(held_outside([*anchors, *landscape.anchors], must_be=len(anchors)))
     trusted = [*keys, *([landscape.signer.verifier] if landscape.signer else [])]
     with landscape.read() as connection:
-        report = audit(connection, run_ids, outside, trusted, progress)
+        report = audit(connection, run_ids, [*outside, *beside], trusted, progress)
+        if beside and not outside:
+            report.remarks.append(NO_OUTSIDE)
         if landscape.anchors:
             report.remarks += overdue(connection)
     return report
