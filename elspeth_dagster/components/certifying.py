@@ -2,7 +2,8 @@
 
 It runs after the results were written, when the run is sealed. Run by itself later, it looks at the assessment's last
 run once more. The log is held to the checkpoints in Dagster's own event log as well: weak evidence, since others can
-delete from it, but it is there without any setting, and notices a database that was put back by accident. How grave a finding is, and whether it blocks, is declared; that no anchor was reached only ever warns.
+delete from it, but it is there without any setting, and notices a database that was put back by accident. How grave a
+finding is, and whether it blocks, is declared; that no anchor was reached only ever warns.
 """
 
 from collections.abc import Mapping
@@ -85,6 +86,8 @@ def _result(
     return dg.AssetCheckResult(
         passed=report.is_sound and not late,
         severity=severity,
-        description=f"`elspeth-dagster verify {about['run']}` tells more." if not report.is_sound else " ".join(late) or None,
+        description=f"`elspeth-dagster verify {about['run']}` tells more."
+        if not report.is_sound
+        else " ".join(late) or None,
         metadata=told,
     )

@@ -595,7 +595,7 @@ class VerifiedSpec(SpecModel):
 
     severity: Severity = Field(
         default="error",
-        description="What a failed check is shown as: warn or error. That no anchor was reached for a day always warns.",
+        description="What a failed check is shown as: warn or error; that no anchor is reached always warns.",
     )
     blocking: bool = Field(
         default=False, description="Whether a failed check keeps assets downstream from being made in the same run."

@@ -39,9 +39,9 @@ class Agreement(NamedTuple):
 def agreements(judgements: Iterable[Judgement], asked: Sequence[Question]) -> list[Agreement]:
     """For each numeric field the agreement over all its questions, then that of each of them.
 
-    The judgements come in the order in which they were said.
+    The judgements come in the order in which they were said. Those of what was erased don't count.
     """
-    last = latest_by_reviewer(judgements)
+    last = [each for each in latest_by_reviewer(judgements) if not each.is_erased]
     found = []
     for name in dict.fromkeys(name for question in asked for name in _numeric(question)):
         having = [question.key for question in asked if name in _numeric(question)]

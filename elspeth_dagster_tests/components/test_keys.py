@@ -156,7 +156,7 @@ IN_RUNS = {
     *("errors.max_failures", "budget.max_cost_usd", "budget.max_calls"),
     *("llm.price.input_mtok", "llm.price.output_mtok", "llm.price.cache_read_mtok", "llm.price.requests_kcount"),
 }
-"""What only a run can show, in walk: presenting, sealing, sources, partitions, replies, reuse, failing_early and budgets."""
+"""What only a run can show, in walk: presenting, sealing, sources, partitions, replies, reuse, failing, budgets."""
 
 
 def leaves() -> set[str]:

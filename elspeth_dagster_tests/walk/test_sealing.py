@@ -23,7 +23,9 @@ from elspeth_dagster_tests.fault_server import FaultServer
 from elspeth_dagster_tests.project import Project, rows_of_texts
 from elspeth_dagster_tests.walk.test_presenting import DOWNSTREAM
 
-ALL_BUT_VERIFICATION = 'materializable() - dg.AssetSelection.assets(["trial", "verification"])'
+ALL_BUT_VERIFICATION = DOWNSTREAM.replace(
+    "materializable()", 'materializable() - dg.AssetSelection.assets(["trial", "verification"])'
+)
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ def test_a_record_that_is_not_sealed_is_as_grave_as_declared(
     sqlite_project: Project, server: FaultServer, kept: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sqlite_project.declare(checks={"verified": {"blocking": True}})
-    (sqlite_project.folder / "trial" / "defs" / "report.py").write_text(DOWNSTREAM.replace("materializable()", ALL_BUT_VERIFICATION))
+    (sqlite_project.folder / "trial" / "defs" / "report.py").write_text(ALL_BUT_VERIFICATION)
     sqlite_project.write_rows(rows_of_texts(1))
     enter_the_key(sqlite_project)
     monkeypatch.delenv("ELSPETH_SIGNING_KEY")
