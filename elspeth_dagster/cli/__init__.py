@@ -741,6 +741,26 @@ def generate(name: str, path: str) -> None:
     show([make_key(Path(path), name).verifier.vkey])
 
 
+@keys_.command("command")
+@click.option("--name", default="elspeth-dagster", show_default=True, help="What signatures are called by.")
+@click.option("--public-key", required=True, type=click.Path(path_type=Path), help="The public key, PEM or DER.")
+@click.option("--to", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The new file.")
+@click.argument("words", nargs=-1, required=True, metavar="PROGRAM [ARGUMENT]...")
+def command_key(name: str, public_key: Path, to: Path, words: tuple[str, ...]) -> None:
+    """Let a program sign, by a key that stays in a KMS or HSM, and print the verifier key.
+
+    The program gets the bytes on its standard input and prints their Ed25519 signature, as 64 bytes or in base64. It is
+    run without a shell, and tried once. docs/evidence.md has such programs for AWS KMS and Vault.
+
+    \b
+    elspeth-dagster keys command --name tenders.example --public-key kms.pem --to /secure/kms.signer sign-with-kms audit
+    export ELSPETH_SIGNING_KEY=/secure/kms.signer
+    """
+    from elspeth_dagster.landscape.signing import make_commanded
+
+    show([make_commanded(to, name, public_key, words).verifier.vkey])
+
+
 @keys_.command("show")
 @click.argument("path", metavar="[FILE]", envvar="ELSPETH_SIGNING_KEY")
 def show_key(path: str) -> None:

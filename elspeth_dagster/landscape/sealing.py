@@ -64,6 +64,14 @@ def seal_if_possible(landscape: Landscape, *, first: str | None = None) -> list[
         return [f"Not sealed yet, the next run or the sensor will try again: {error}"]
 
 
+def publish_if_possible(landscape: Landscape) -> list[str]:
+    """The same as `publish`, for whoever has more to do: that nothing can be signed just now is told, and no more."""
+    try:
+        return publish(landscape)
+    except ElspethError as error:
+        return [f"No checkpoint was made, the next run will try again: {error}"]
+
+
 def publish(landscape: Landscape) -> list[str]:
     """Make the log's checkpoint and put it where it was not yet. Returns what went wrong with the anchors."""
     made = installation_log.checkpoint(landscape)

@@ -43,7 +43,7 @@ class LandscapeResource(dg.ConfigurableResource[Landscape]):
     signing_key: str | None = Field(
         default=None,
         description="Path of the key file that seals are signed with, mode 0600: `elspeth-dagster keys generate` makes "
-        "one. Without it seals are unsigned.",
+        "one, `keys command` one for a KMS. Without it seals are unsigned.",
     )
     anchors: str | None = Field(
         default=None,
