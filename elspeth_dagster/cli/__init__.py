@@ -665,6 +665,13 @@ def explorer(
     metavar="VKEY",
     help="The verifier key that you know the record is signed by; besides that of ELSPETH_SIGNING_KEY.",
 )
+@click.option(
+    "--tsa-certificates",
+    "certificates",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The certificates (PEM) that timestamping services are trusted by: checks their timestamps, by openssl.",
+)
 @click.option("--seal-missing", is_flag=True, help="First seal the runs that ended and have no seal.")
 @_json_option
 @_landscape_option
@@ -673,6 +680,7 @@ def verify(
     all_runs: bool,
     anchors: tuple[str, ...],
     keys: tuple[str, ...],
+    certificates: Path | None,
     seal_missing: bool,
     as_json: bool,
     url: str,
@@ -706,7 +714,7 @@ def verify(
                 remark(line)
         if not (run or all_runs):
             return
-        report = verifying.verify(landscape, run, anchors, keys)
+        report = verifying.verify(landscape, run, anchors, keys, certificates)
     if as_json:
         show_json(report.document())
     else:
