@@ -3,8 +3,9 @@ it and takes every reply from the record; all in one run.
 
     python benchmarks/ask_step.py [--rows 500] [--concurrency 100] [--latency-ms 0] [--landscape URL]
 
-Prints calls a second and CPU a call of each, and their ratio; and what sealing the first run takes on top. Absolute figures are this machine's at this moment; the
-ratio is what to compare. The provider is a process of its own on this machine.
+Prints calls a second and CPU a call of each, and their ratio; and what sealing the first run takes on top, after the
+step. Absolute figures are this machine's at this moment; the ratio is what to compare. The provider is a process of its
+own on this machine.
 """
 
 import asyncio
