@@ -12,7 +12,7 @@ ELSPETH_PRICES            a YAML or JSON file: what models and deployments cost 
 ELSPETH_EXPLORER_URL      where `elspeth-dagster explorer` is reached: materializations link to their run's page there
 ELSPETH_FINGERPRINT_KEY   key of the HMAC that stands for a credential on record
 ELSPETH_SIGNING_KEY       path of the key file that seals are signed with, mode 0600
-ELSPETH_ANCHORS           where checkpoints are put outside of the database: paths, fsspec urls, command:…
+ELSPETH_ANCHORS           where checkpoints are put outside of the database: paths, fsspec urls, command:…, tsa:…
 """
 
 from __future__ import annotations

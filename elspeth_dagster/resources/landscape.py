@@ -47,8 +47,8 @@ class LandscapeResource(dg.ConfigurableResource[Landscape]):
     )
     anchors: str | None = Field(
         default=None,
-        description="Where the log's checkpoints are put outside of the database: full paths, fsspec URLs, or "
-        "`command:…`, separated by commas. Give those with a password by EnvVar.",
+        description="Where the log's checkpoints are put outside of the database: full paths, fsspec URLs, "
+        "`command:…` or `tsa:…`, separated by commas. Give those with a password by EnvVar.",
         json_schema_extra={"dagster__is_secret": True},
     )
 
