@@ -39,9 +39,10 @@ class Agreement(NamedTuple):
 def agreements(judgements: Iterable[Judgement], asked: Sequence[Question]) -> list[Agreement]:
     """For each numeric field the agreement over all its questions, then that of each of them.
 
-    The judgements come in the order in which they were said. Those of what was erased don't count.
+    The judgements come in the order in which they were said. Of what was erased nobody's value is known: it counts for
+    nothing.
     """
-    last = [each for each in latest_by_reviewer(judgements) if not each.is_erased]
+    last = latest_by_reviewer(judgements)
     found = []
     for name in dict.fromkeys(name for question in asked for name in _numeric(question)):
         having = [question.key for question in asked if name in _numeric(question)]
