@@ -352,7 +352,7 @@ def test_severity_is_as_declared_and_a_blocking_check_stops_what_follows(
 ) -> None:
     project, warns = sqlite_project, {"severity": "warn", "blocking": False}
     blocks = {"severity": "error", "blocking": True}
-    checks = dict.fromkeys(("accounted", "linked", "within_bounds"), warns)
+    checks = dict.fromkeys(("accounted", "linked", "within_bounds", "verified"), warns)
     declared = {**checks, "drift": {"severity": "error"}, "failure_rate": {**blocks, "max": 0.4}}
     server.configure(rules=[{"act": "wrong_types", "contains": "two of row 1."}])
     project.declare(checks=declared, preview_rows=0)
