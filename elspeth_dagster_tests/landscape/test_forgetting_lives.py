@@ -32,7 +32,7 @@ from elspeth_dagster_tests.landscape.told import FILLER, Told, tell
 FORGERIES = {
     "UPDATE answers SET detail = 'forged' WHERE run_id = :run": "edited",
     "UPDATE replies SET cost_nanousd = 9 WHERE call_id IN (SELECT call_id FROM calls WHERE run_id = :run)": "edited",
-    "UPDATE rows SET row_index = row_index + 100, row_key = 'forged' WHERE run_id = :run": "edited",
+    "UPDATE rows SET row_key = row_key || ' forged' WHERE run_id = :run": "edited",
     "DELETE FROM artifacts WHERE run_id = :run": "deleted",
     "INSERT INTO edges (run_id, from_node, to_node, label) "
     "SELECT run_id, min(node_id), max(node_id), 'forged' FROM nodes WHERE run_id = :run GROUP BY run_id": "inserted",
