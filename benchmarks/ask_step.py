@@ -3,8 +3,9 @@ it and takes every reply from the record; all in one run.
 
     python benchmarks/ask_step.py [--rows 500] [--concurrency 100] [--latency-ms 0] [--landscape URL]
 
-Prints calls a second and CPU a call of each, and their ratio. Absolute figures are this machine's at this moment; the
-ratio is what to compare. The provider is a process of its own on this machine.
+Prints calls a second and CPU a call of each, and their ratio; and what sealing the first run takes on top, after the
+step. Absolute figures are this machine's at this moment; the ratio is what to compare. The provider is a process of its
+own on this machine.
 """
 
 import asyncio
@@ -27,13 +28,14 @@ from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.canonical import canonical_json
 from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.core.spec import AssessmentSpec
-from elspeth_dagster.landscape import payloads, runs
+from elspeth_dagster.landscape import payloads, runs, sealing
 from elspeth_dagster.landscape.ledger import Landscape, now
 from elspeth_dagster.landscape.limits import Account
 from elspeth_dagster.landscape.records import Node, Payload, Run
-from elspeth_dagster.landscape.schema import calls
+from elspeth_dagster.landscape.schema import calls, seals
+from elspeth_dagster.landscape.schema import runs as runs_table
 from elspeth_dagster.landscape.states import Execution
-from elspeth_dagster.landscape.words import Determinism
+from elspeth_dagster.landscape.words import Determinism, RunStatus
 from elspeth_dagster.llm.providers import ProviderSettings
 from elspeth_dagster.llm.wire import Wire
 from elspeth_dagster.pacing import Bounds, pace_of
@@ -56,10 +58,16 @@ def main(rows: int, concurrency: int, latency_ms: int, url: str | None) -> None:
         with Landscape.open(url) as landscape:
             ours = measure(lambda: ask(landscape, server.base_url, rows, concurrency))
             bodies = sent_bodies(landscape)
+            run_id = first_run(landscape)
             again = measure(lambda: ask(landscape, server.base_url, rows, concurrency))
+            runs.end(landscape, run_id, RunStatus.COMPLETED, "")
+            sealed = measure(lambda: seal(landscape, run_id))
         bare = measure(lambda: asyncio.run(send_bare(f"{server.base_url}/chat/completions", bodies, concurrency)))
         size = Path(folder, "landscape.sqlite").stat().st_size if url.startswith("sqlite") else None
     tell(len(bodies), ours, again, bare, latency_ms, concurrency, size)
+    records, cpu = sealed[0], sealed[1]
+    share = f"{cpu / ASK_CPU[0]:.1%} of the ask step's"
+    click.echo(f"seal: {records / len(bodies):.1f} records a call, {cpu / records * 1e6:.1f} µs CPU a record: {share}")
 
 
 def measure(work: Callable[[], float]) -> tuple[float, float]:
@@ -67,6 +75,18 @@ def measure(work: Callable[[], float]) -> tuple[float, float]:
     before = time.process_time()
     wall = work()
     return wall, time.process_time() - before
+
+
+def first_run(landscape: Landscape) -> str:
+    with landscape.read() as connection:
+        return str(connection.scalar(runs_table.select().with_only_columns(runs_table.c.run_id)))
+
+
+def seal(landscape: Landscape, run_id: str) -> float:
+    """Seal a run; how many records it has."""
+    assert sealing.seal_ended(landscape, first=run_id, at_most=0).run_ids == [run_id]
+    with landscape.read() as connection:
+        return float(connection.scalar(seals.select().with_only_columns(seals.c.tree_size)) or 0)
 
 
 def ask(landscape: Landscape, base_url: str, rows: int, concurrency: int) -> float:

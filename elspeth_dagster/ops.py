@@ -54,6 +54,7 @@ from elspeth_dagster.reporting import (
     asking_metadata,
     explorer_link,
     held_back,
+    newest_checkpoint,
     output_metadata,
     review_metadata,
 )
@@ -267,6 +268,7 @@ def _told(
     facts = output_metadata(landscape, collector.run_id, assessment, part, asked, fates)
     if assessment.spec.review:
         facts["results"] |= review_metadata(collector.judgements(part), questions(assessment))
+    facts["results"] |= newest_checkpoint(landscape)
     return facts
 
 

@@ -8,7 +8,7 @@ import dagster as dg
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.counting import Counts
 from elspeth_dagster.describing import table_metadata
-from elspeth_dagster.landscape import flushed
+from elspeth_dagster.landscape import flushed, installation_log
 from elspeth_dagster.landscape.costs import CostLine, costs, total
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.rows import Part
@@ -26,6 +26,7 @@ SPENT = ("reused", "calls", "retries", "repairs", "prompt_tokens", "completion_t
 SUMMED = (*SPENT, "cost_nanousd", "unpriced_calls")
 HELD_BACK = ("throttled", "waited_seconds")
 NANO = 1e9
+CHECKPOINT = "checkpoint"
 
 
 def asking_metadata(counts: Counts, landscape: Landscape, here: Execution, pace: Paced | None = None) -> dict[str, Any]:
@@ -126,6 +127,13 @@ def explorer_link(landscape: Landscape, run_id: str) -> dict[str, Any]:
     if landscape.explorer_url is None:
         return {}
     return {"explorer": dg.MetadataValue.url(f"{landscape.explorer_url}/runs/{run_id}")}
+
+
+def newest_checkpoint(landscape: Landscape) -> dict[str, Any]:
+    """The newest checkpoint of the installation's log, so that Dagster's event log holds it too."""
+    with landscape.read() as connection:
+        note = installation_log.newest_note(connection)
+    return {} if note is None else {CHECKPOINT: dg.MetadataValue.text(note)}
 
 
 def output_metadata(

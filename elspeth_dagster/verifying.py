@@ -80,10 +80,10 @@ class Verification:
         return [batch for page in batches.of_node(self._landscape, self._run_id, self._node_id) for batch in page]
 
     def _rows(self) -> Iterator[list[AdmittedRow]]:
-        """The rows of the partition that is verified, also of a run that took several."""
+        """The rows of the partition that is verified, also of a run that took several, but those that were erased."""
         node = f"{self.assessment.spec.name}.admit_rows"
-        for page in rows.in_source_order(self._landscape, self._verified.run_id, node):
-            yield [row for row in page if row.row.partition_key == self._partition]
+        for page in rows.in_source_order(self._landscape, self._verified.run_id, node, also_erased=True):
+            yield [row for row in page if row.row.partition_key == self._partition and row.erased is None]
 
     def _drawn(self, share: float) -> Iterator[tuple[AdmittedRow, dict[str, GivenAnswer]]]:
         """Each row with those of its answers that are in the sample; where that has none, the one nearest to it."""
@@ -103,9 +103,10 @@ class Verification:
     def _accepted(self) -> Iterator[tuple[AdmittedRow, dict[str, GivenAnswer]]]:
         for page in self._rows():
             with self._landscape.read() as connection:
-                given = answers.of_tokens(connection, [row.token_id for row in page])
+                given = answers.of_tokens(connection, [row.token_id for row in page], also_erased=True)
             for row in page:
-                accepted = {key: one for key, one in given.get(row.token_id, {}).items() if one.is_accepted}
+                known = {key: one for key, one in given.get(row.token_id, {}).items() if one.erased is None}
+                accepted = {key: one for key, one in known.items() if one.is_accepted}
                 if accepted:
                     yield row, accepted
 

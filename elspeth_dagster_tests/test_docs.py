@@ -60,6 +60,7 @@ CHECKS: dict[str, type[BaseModel]] = {
     "A check of the record": spec.CheckSpec,
     "`failure_rate`": spec.FailureRateSpec,
     "`drift`": spec.DriftSpec,
+    "`verified`": spec.VerifiedSpec,
 }
 VOCABULARIES: dict[str, type[StrEnum]] = {
     "Rejection reasons": RejectionReason,

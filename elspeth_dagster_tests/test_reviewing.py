@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from elspeth_dagster.cli import main
+from elspeth_dagster.cli.sheets import assessment_of
+from elspeth_dagster.landscape import runs
+from elspeth_dagster.landscape.ledger import Landscape
+from elspeth_dagster.landscape.reviews import about_run
+from elspeth_dagster.stages.querying import questions
+from elspeth_dagster.stages.reviewing import latest_by_question, review_cells
 from elspeth_dagster_tests.fault_server import FaultServer
 from elspeth_dagster_tests.project import Project, rows_of_texts
 
@@ -308,6 +315,43 @@ def test_reviews_are_recorded_once_shown_beside_the_answer_and_in_the_next_table
     assert cells(asked_anew, "R0", "cs1_depth") == {"score": None, "reviewer": None, "verdict": None}
     assert cells(asked_anew, *NOT_ASKED)["reviewer"] == "Ada", "of a row that says the same, where nothing was sent"
     assert metadata_of(anew)["reviewed"].value == 1
+
+
+def test_what_was_erased_is_shown_as_erased_and_no_word_about_it_counts(
+    project: Project, sheet: Path, tmp_path: Path
+) -> None:
+    first, second = (fact["run_id"] for fact in project.facts("SELECT run_id FROM runs ORDER BY started_at LIMIT 2"))
+    assert erase(project, "--run", first).exit_code == 0
+    [said, _] = explained(project, first, "R0", "cs1_clarity")["reviews"]
+    assert (said["values"], said["erased"]["reason"], said["review"]["verdict"]) == ({}, "a request", "correct")
+    words = CliRunner().invoke(main, ["explain", first, "--row", "R0", "--landscape", project.landscape_url]).stdout
+    assert "correction erased on " in words
+    counted = json.loads(ask(project, "agreement", first, "--json").stdout)
+    assert [line["answers"] for line in counted if line["question"] is None] == [1], "of three, one corrects nothing"
+    with Landscape.open(project.landscape_url) as landscape, landscape.read() as connection:
+        last = latest_by_question(about_run(connection, runs.get(connection, second), "trial.ask_batches"))
+        asked = questions(assessment_of(connection, second, "trial.ask_batches"))
+    [depth] = [one for one in asked if one.key == "cs1_depth"]
+    [of_r0] = [one for one in last.values() if (one.row_key, one.question) == ("R0", "cs1_depth")]
+    assert review_cells(depth, of_r0) == {
+        "cs1_depth_score_reviewed": None, "cs1_depth_rationale_reviewed": None,
+        "cs1_depth_reviewer": "Ada", "cs1_depth_verdict": "correct",
+    }  # fmt: skip
+
+    assert erase(project, "--row", "R1").exit_code == 0
+    after = tmp_path / "after.csv"
+    assert ask(project, "export", second, "--to", str(after), "--inputs").exit_code == 0
+    [line] = [line for line in lines_of(after) if of(line, "R1", "cs1_depth")]
+    told = f"erased on {datetime.now(UTC):%Y-%m-%d} under a request by a clerk"
+    assert (line["refusal"], line["input_text"], line["answer_score"]) == (told, told, "")
+    taken = ask(project, "import", str(fill_in(sheet, agree_with(("R1", "cs1_depth")))))
+    assert taken.exit_code == 1 and f"what the model answered was {told}. Empty" in taken.output
+
+
+def erase(project: Project, *words: str) -> Result:
+    """Erase something, as somebody asks for it."""
+    asked = ["--reason", "a request", "--by", "a clerk", "--yes", "--landscape", project.landscape_url]
+    return CliRunner().invoke(main, ["erase", *words, *asked])
 
 
 def fill_first(line: Line) -> None:

@@ -715,6 +715,13 @@ def explorer(
     metavar="VKEY",
     help="The verifier key that you know the record is signed by; besides that of ELSPETH_SIGNING_KEY.",
 )
+@click.option(
+    "--tsa-certificates",
+    "certificates",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The certificates (PEM) that timestamping services are trusted by: checks their timestamps, by openssl.",
+)
 @click.option("--seal-missing", is_flag=True, help="First seal the runs that ended and have no seal.")
 @_json_option
 @_landscape_option
@@ -723,6 +730,7 @@ def verify(
     all_runs: bool,
     anchors: tuple[str, ...],
     keys: tuple[str, ...],
+    certificates: Path | None,
     seal_missing: bool,
     as_json: bool,
     url: str,
@@ -756,7 +764,7 @@ def verify(
                 remark(line)
         if not (run or all_runs):
             return
-        report = verifying.verify(landscape, run, anchors, keys)
+        report = verifying.verify(landscape, run, anchors, keys, certificates)
     if as_json:
         show_json(report.document())
     else:
@@ -789,6 +797,26 @@ def generate(name: str, path: str) -> None:
     from elspeth_dagster.landscape.signing import make_key
 
     show([make_key(Path(path), name).verifier.vkey])
+
+
+@keys_.command("command")
+@click.option("--name", default="elspeth-dagster", show_default=True, help="What signatures are called by.")
+@click.option("--public-key", required=True, type=click.Path(path_type=Path), help="The public key, PEM or DER.")
+@click.option("--to", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The new file.")
+@click.argument("words", nargs=-1, required=True, metavar="PROGRAM [ARGUMENT]...")
+def command_key(name: str, public_key: Path, to: Path, words: tuple[str, ...]) -> None:
+    """Let a program sign, by a key that stays in a KMS or HSM, and print the verifier key.
+
+    The program gets the bytes on its standard input and prints their Ed25519 signature, as 64 bytes or in base64. It is
+    run without a shell, and tried once. docs/evidence.md has such programs for AWS KMS and Vault.
+
+    \b
+    elspeth-dagster keys command --name tenders.example --public-key kms.pem --to /secure/kms.signer sign-with-kms audit
+    export ELSPETH_SIGNING_KEY=/secure/kms.signer
+    """
+    from elspeth_dagster.landscape.signing import make_commanded
+
+    show([make_commanded(to, name, public_key, words).verifier.vkey])
 
 
 @keys_.command("show")

@@ -24,6 +24,7 @@ from elspeth_dagster.core.errors import LandscapeError, NotOnRecordError, Review
 from elspeth_dagster.landscape import answers, rows, runs
 from elspeth_dagster.landscape.answers import GivenAnswer
 from elspeth_dagster.landscape.ledger import Landscape
+from elspeth_dagster.landscape.payloads import told
 from elspeth_dagster.landscape.records import Node, Run
 from elspeth_dagster.landscape.rows import AdmittedRow
 from elspeth_dagster.stages.neutralizing import neutralized
@@ -90,9 +91,9 @@ class _Line(NamedTuple):
 
 
 def _answers(landscape: Landscape, run: Run, assessment: str, asked: Sequence[Question]) -> Iterator[_Line]:
-    for page in rows.in_source_order(landscape, run.run_id, f"{assessment}.admit_rows"):
+    for page in rows.in_source_order(landscape, run.run_id, f"{assessment}.admit_rows", also_erased=True):
         with landscape.read() as connection:
-            given = answers.of_tokens(connection, [row.token_id for row in page])
+            given = answers.of_tokens(connection, [row.token_id for row in page], also_erased=True)
         for row in page:
             for question in asked:
                 if (one := given.get(row.token_id, {}).get(question.key)) is not None:
@@ -136,16 +137,27 @@ def _columns(asked: Sequence[Question], choice: Choice) -> list[str]:
 
 def _cells(row: AdmittedRow, question: Question, one: GivenAnswer) -> dict[str, object]:
     answer = one.answer
-    refusal = f"{answer.reason}: {answer.detail}" if answer.detail else answer.reason or ""
     return {
         "row_key": neutralized(row.row.row_key),
         "question": question.key,
-        **{f"{INPUT}{name}": _cell(row.values[column]) for name, column in question.inputs.items()},
+        **{f"{INPUT}{name}": _input(row, column) for name, column in question.inputs.items()},
         "status": answer.status.value,
-        "refusal": neutralized(refusal),
+        "refusal": neutralized(_refusal(one)),
         **{f"{GIVEN}{name}": _cell(value) for name, value in one.values.items()},
         **{name: getattr(answer, name) for name in OF_THE_ANSWER},
     }
+
+
+def _refusal(one: GivenAnswer) -> str:
+    """Why there are no values to review."""
+    if one.erased is not None:
+        return f"erased {told(one.erased)}"
+    answer = one.answer
+    return f"{answer.reason}: {answer.detail}" if answer.detail else answer.reason or ""
+
+
+def _input(row: AdmittedRow, column: str) -> object:
+    return neutralized(f"erased {told(row.erased)}") if row.erased is not None else _cell(row.values[column])
 
 
 def _cell(value: Json) -> object:

@@ -20,6 +20,7 @@ from elspeth_dagster.cli.sheets import CORRECTED, GIVEN, assessment_of
 from elspeth_dagster.core.canonical import PREFIX, Json
 from elspeth_dagster.landscape import reviews, scopes
 from elspeth_dagster.landscape.ledger import Landscape
+from elspeth_dagster.landscape.payloads import told
 from elspeth_dagster.landscape.records import Review, Scope
 from elspeth_dagster.landscape.reviews import AnswerOfRow, Said, saying
 from elspeth_dagster.landscape.words import AnswerStatus, Verdict
@@ -124,6 +125,7 @@ class Entry:
     def said(self, origin: Origin, scope: Scope) -> Said | None:
         """The review that it is; None, with its mistakes noted, where something is wrong with it."""
         known = len(self.mistakes.found)
+        self._check_there()
         self._check_unchanged()
         self._check_reviewer(self.reviewer(origin))
         verdict, corrected, reason = self._verdict(), self._corrected(), self.line.text("reason") or None
@@ -140,6 +142,11 @@ class Entry:
 
     def _mistake(self, column: str, what: str) -> None:
         self.mistakes.add(self.line.number, column, what)
+
+    def _check_there(self) -> None:
+        if self.about.erased is not None:
+            what = f"what the model answered was erased {told(self.about.erased)}. Empty the line's review."
+            self._mistake("verdict", what)
 
     def _check_unchanged(self) -> None:
         """What is on record stands in the sheet as it did: else the line's cells belong to different answers."""

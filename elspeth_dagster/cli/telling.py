@@ -284,6 +284,8 @@ def _answer(given: AnswerGiven, title: str) -> Iterator[str]:
 def _review(said: ReviewGiven) -> Iterator[str]:
     review = said.review
     yield f"review {review.number} by {review.reviewer}: {review.verdict.value}, at {instant(review.reviewed_at)}"
+    if said.erased is not None:
+        yield from indented([f"correction {_erased(said.erased)}"])
     yield from indented(facts({name: _value(value) for name, value in said.values.items()}))
     if review.reason is not None:
         yield from indented(quoted(review.reason))

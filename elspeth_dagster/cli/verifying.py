@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from elspeth_dagster.cli.printing import remark
 from elspeth_dagster.core.errors import NoteError, SettingsError
@@ -32,13 +33,17 @@ class Progress:
             self._next = time.monotonic() + EVERY
 
 
-def verify(landscape: Landscape, run: str | None, anchors: Sequence[str], keys: Sequence[str]) -> Report:
+def verify(
+    landscape: Landscape, run: str | None, anchors: Sequence[str], keys: Sequence[str], certificates: Path | None
+) -> Report:
     """Verify one run, or all. Raises SettingsError for a key that is none, or an anchor that can't be read."""
     run_ids = None
     if run is not None:
         with landscape.read() as connection:
             run_ids = [auditing.run_named(connection, run)]
-    return auditing.verify(landscape, run_ids, anchors=anchors, keys=_known(keys), progress=Progress())
+    return auditing.verify(
+        landscape, run_ids, anchors=anchors, keys=_known(keys), certificates=certificates, progress=Progress()
+    )
 
 
 def _known(keys: Sequence[str]) -> list[Verifier]:

@@ -1,41 +1,64 @@
 """The check `verified`: whether what a run left on record is whole, unchanged and sealed.
 
 It runs after the results were written, when the run is sealed. Run by itself later, it looks at the assessment's last
-run once more.
+run once more. The log is held to the checkpoints in Dagster's own event log as well: weak evidence, since others can
+delete from it, but it is there without any setting, and notices a database that was put back by accident. How grave a
+finding is, and whether it blocks, is declared; that no anchor was reached only ever warns.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
 
-from elspeth_dagster.landscape import auditing
+from elspeth_dagster.components.asset_checks import SEVERITIES
+from elspeth_dagster.core.assessment import Assessment
+from elspeth_dagster.landscape import auditing, installation_log
+from elspeth_dagster.landscape.anchoring import notes_in
+from elspeth_dagster.landscape.checking_log import Outside
 from elspeth_dagster.landscape.findings import Report
 from elspeth_dagster.landscape.ledger import Landscape
-from elspeth_dagster.landscape.schema import checkpoints, nodes, runs
+from elspeth_dagster.landscape.schema import nodes, runs
+from elspeth_dagster.reporting import CHECKPOINT, newest_checkpoint
 
 SHOWN = 20
+LOOKED_AT = 100  # materializations: each checkpoint covers those before it
 
 
-def verified_check(assessment: str) -> dg.AssetChecksDefinition:
+def verified_check(assessment: Assessment) -> dg.AssetChecksDefinition:
     """The check of an assessment's results."""
+    name, declared = assessment.spec.name, assessment.spec.checks.verified
 
     @dg.asset_check(
-        asset=dg.AssetKey([assessment, "results"]),
+        asset=dg.AssetKey([name, "results"]),
         name="verified",
+        blocking=declared.blocking,
         description="Whether the record of the run is whole and as it was sealed: every hash, reference and signature, "
         "and the installation's log against its checkpoints. Warns when none of these reached an anchor for a day.",
     )
     def verified(context: dg.AssetCheckExecutionContext, landscape: dg.ResourceParam[Landscape]) -> dg.AssetCheckResult:
         with landscape.read() as connection:
-            run_id = _run_to_verify(connection, assessment, context.run.run_id)
-            last = connection.scalar(sa.select(checkpoints.c.note).order_by(checkpoints.c.log_size.desc()).limit(1))
+            run_id = _run_to_verify(connection, name, context.run.run_id)
             late = auditing.overdue(connection) if landscape.anchors else []
         if run_id is None:
             return dg.AssetCheckResult(passed=False, description="No run of this assessment is on record.")
-        return _result(auditing.verify(landscape, [run_id]), late, run_id, last)
+        report = auditing.verify(landscape, [run_id], beside=_in_the_event_log(context, name, landscape))
+        severity = SEVERITIES["warn" if report.is_sound and late else declared.severity]
+        return _result(report, severity, late, {"run": run_id, **newest_checkpoint(landscape)})
 
     return verified
+
+
+def _in_the_event_log(context: dg.AssetCheckExecutionContext, name: str, landscape: Landscape) -> list[Outside]:
+    """The checkpoints of this installation that the last materializations of the results have."""
+    with landscape.read() as connection:
+        whose = installation_log.origin(connection)
+    made = context.instance.fetch_materializations(dg.AssetKey([name, "results"]), limit=LOOKED_AT).records
+    metadata = (record.asset_materialization.metadata for record in made if record.asset_materialization)
+    texts = {str(told[CHECKPOINT].value) for told in metadata if CHECKPOINT in told}
+    notes = (note for text in texts for note in notes_in(text))
+    return [Outside("Dagster's event log", note) for note in notes if note.startswith(f"{whose}/log\n")]
 
 
 def _run_to_verify(connection: sa.Connection, assessment: str, run_id: str) -> str | None:
@@ -48,9 +71,11 @@ def _run_to_verify(connection: sa.Connection, assessment: str, run_id: str) -> s
     return found
 
 
-def _result(report: Report, late: list[str], run_id: str, checkpoint: str | None) -> dg.AssetCheckResult:
+def _result(
+    report: Report, severity: dg.AssetCheckSeverity, late: list[str], about: Mapping[str, Any]
+) -> dg.AssetCheckResult:
     told: dict[str, Any] = {
-        "run": run_id,
+        **about,
         "records": report.records,
         "payloads": report.payloads,
         "erased": report.erased,
@@ -58,11 +83,11 @@ def _result(report: Report, late: list[str], run_id: str, checkpoint: str | None
         "found": dg.MetadataValue.json([str(finding) for finding in report.findings[:SHOWN]]),
         "remarks": dg.MetadataValue.json(report.remarks),
     }
-    if checkpoint is not None:
-        told["checkpoint"] = dg.MetadataValue.text(checkpoint)
     return dg.AssetCheckResult(
         passed=report.is_sound and not late,
-        severity=dg.AssetCheckSeverity.WARN if report.is_sound else dg.AssetCheckSeverity.ERROR,
-        description=f"`elspeth-dagster verify {run_id}` tells more." if not report.is_sound else " ".join(late) or None,
+        severity=severity,
+        description=f"`elspeth-dagster verify {about['run']}` tells more."
+        if not report.is_sound
+        else " ".join(late) or None,
         metadata=told,
     )

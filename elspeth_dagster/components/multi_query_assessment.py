@@ -87,7 +87,7 @@ class MultiQueryAssessment(dg.Component, dg.Resolvable, AssessmentSpec):
         schedules = [assessment_schedule(self.name, self.schedule, job, partitions)] if self.schedule else []
         return dg.Definitions(
             assets=[assets, verification, asked_by, *source_asset(assessment, root, partitions)],
-            asset_checks=[results_checks(assessment, partitions), verified_check(self.name)],
+            asset_checks=[results_checks(assessment, partitions), verified_check(assessment)],
             jobs=[job, verify_job],
             schedules=schedules,
             sensors=[*sensors, edits_sensor(self.name, reread)],

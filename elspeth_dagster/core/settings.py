@@ -13,7 +13,7 @@ ELSPETH_ENDPOINTS         a YAML file: several accounts or regions of one model,
 ELSPETH_EXPLORER_URL      where `elspeth-dagster explorer` is reached: materializations link to their run's page there
 ELSPETH_FINGERPRINT_KEY   key of the HMAC that stands for a credential on record
 ELSPETH_SIGNING_KEY       path of the key file that seals are signed with, mode 0600
-ELSPETH_ANCHORS           where checkpoints are put outside of the database: paths, fsspec urls, command:…
+ELSPETH_ANCHORS           where checkpoints are put outside of the database: paths, fsspec urls, command:…, tsa:…
 ELSPETH_STORAGE           folder or fsspec url of tables and of what steps tell each other; default: Dagster's storage
 ELSPETH_EXECUTOR          celery: steps run on several hosts; default: Dagster's own choice, on this one
 ELSPETH_CELERY_BROKER     the url of the Redis through which Celery hands out steps: redis://host:6379/0

@@ -720,6 +720,23 @@ def _check_blocking(severity: Severity, *, blocking: bool) -> None:
         raise ValueError("a warning blocks nothing: give `severity: error`, or `blocking: false`")
 
 
+class VerifiedSpec(SpecModel):
+    """How it is taken when what a run left on record is not whole, not as it was sealed, or not sealed."""
+
+    severity: Severity = Field(
+        default="error",
+        description="What a failed check is shown as: warn or error; that no anchor is reached always warns.",
+    )
+    blocking: bool = Field(
+        default=False, description="Whether a failed check keeps assets downstream from being made in the same run."
+    )
+
+    @model_validator(mode="after")
+    def _can_block(self) -> Self:
+        _check_blocking(self.severity, blocking=self.blocking)
+        return self
+
+
 class ChecksSpec(SpecModel):
     """The checks of the results: what each asks, how grave it is, whether it blocks."""
 
@@ -739,6 +756,10 @@ class ChecksSpec(SpecModel):
     drift: DriftSpec | None = Field(
         default=DriftSpec(),
         description="Numeric answers are distributed as in the partitions before; null: no such check.",
+    )
+    verified: VerifiedSpec = Field(
+        default=VerifiedSpec(),
+        description="What the run left on record is whole and as it was sealed: hashes, references, signatures, log.",
     )
 
 

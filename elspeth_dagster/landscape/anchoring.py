@@ -6,6 +6,7 @@ rewrite is a checkpoint that is elsewhere. An anchor is
     /audit/checkpoints.txt              a file, or an fsspec url: each checkpoint is appended
     s3://audit/checkpoints/             ending in a slash: each checkpoint is an object of its own
     command:/usr/local/bin/anchor -q    a command that gets the checkpoint on its standard input; no shell sees it
+    tsa:https://tsa.example/tsr         a timestamping service (RFC 3161), whose token is kept as the receipt
 
 What came back is on record as a receipt, a failure too. A failure stops nothing: it is told, and the next checkpoint
 covers all that this one would have.
@@ -29,6 +30,7 @@ from elspeth_dagster.core.errors import SettingsError
 from elspeth_dagster.landscape.ledger import Landscape, insert, now
 from elspeth_dagster.landscape.records import AnchorReceipt, Checkpoint
 from elspeth_dagster.landscape.schema import anchor_receipts
+from elspeth_dagster.landscape.timestamping import TSA, NotStampedError, stamp
 
 COMMAND = "command:"
 FAILED = " (failed)"
@@ -43,8 +45,12 @@ def read_anchors(text: str | None) -> tuple[str, ...]:
     for anchor in anchors:
         if anchor.startswith(COMMAND) and not _words(anchor):
             raise SettingsError(f"ELSPETH_ANCHORS has {COMMAND} without a command")
+        if anchor.startswith(TSA) and not anchor.removeprefix(TSA).startswith(("http://", "https://")):
+            raise SettingsError(f"ELSPETH_ANCHORS has {TSA} without the URL of a timestamping service")
         if not anchor.startswith(COMMAND) and "://" not in anchor and not Path(anchor).is_absolute():
-            raise SettingsError("ELSPETH_ANCHORS takes full paths, fsspec urls, and command:…, separated by commas")
+            raise SettingsError(
+                "ELSPETH_ANCHORS takes full paths, fsspec urls, command:… and tsa:…, with commas between"
+            )
     return anchors
 
 
@@ -101,17 +107,26 @@ def _plain(anchor: str) -> str:
 
 def _put(place: str, name: str, made: Checkpoint) -> AnchorReceipt:
     try:
-        receipt = _run(place, made) if place.startswith(COMMAND) else _write(place, made)
+        receipt = _kept_by(place, made)
     except Exception as error:  # whatever a file system or its driver raises
         return AnchorReceipt(made.log_size, name + FAILED, _why(error), now())
-    return AnchorReceipt(made.log_size, name, receipt[:LONGEST_RECEIPT], now())
+    return AnchorReceipt(made.log_size, name, receipt, now())
+
+
+def _kept_by(place: str, made: Checkpoint) -> str:
+    """Hand a checkpoint over; returns what came back."""
+    if place.startswith(COMMAND):
+        return _run(place, made)[:LONGEST_RECEIPT]
+    if place.startswith(TSA):
+        return stamp(place.removeprefix(TSA), made.note.encode())
+    return _write(place, made)
 
 
 def _why(error: Exception) -> str:
     """What kind of failure; its text may hold credentials, the system's own words don't."""
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
-    return str(error) if isinstance(error, _CommandFailed) else type(error).__name__
+    return str(error) if isinstance(error, _CommandFailed | NotStampedError) else type(error).__name__
 
 
 class _CommandFailed(Exception):  # noqa: N818  (its text is ours)
@@ -161,7 +176,7 @@ def notes_in(text: str) -> Iterator[str]:
 
 def held(place: str) -> list[str]:
     """The checkpoints at an anchor that can be read: a file, a folder or an fsspec url. Raises OSError."""
-    if place.startswith(COMMAND):
+    if place.startswith((COMMAND, TSA)):
         return []
     files = fsspec.open_files(f"{place}*.note" if place.endswith("/") else place, "rb")
     texts = []

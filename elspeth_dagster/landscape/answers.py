@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import sqlalchemy as sa
 
 from elspeth_dagster.core.canonical import Json
 from elspeth_dagster.landscape import payloads
-from elspeth_dagster.landscape.records import Answer
+from elspeth_dagster.landscape.records import Answer, Erasure
 from elspeth_dagster.landscape.schema import answers, calls, node_states, replies, rows, tokens
 from elspeth_dagster.landscape.words import AnswerStatus
 
@@ -37,11 +36,12 @@ class Taken:
 
 @dataclass(frozen=True)
 class GivenAnswer:
-    """An answer with its values (empty when refused) and what it took, when its calls were made."""
+    """An answer with its values (empty when refused or erased) and what it took, when its calls were made."""
 
     answer: Answer
     values: dict[str, Json]
     taken: Taken
+    erased: Erasure | None = None
 
     @property
     def is_accepted(self) -> bool:
@@ -54,16 +54,21 @@ class GivenAnswer:
         return self.taken.state_id not in (None, self.answer.state_id)
 
 
-def of_tokens(connection: sa.Connection, token_ids: Sequence[str]) -> dict[str, dict[str, GivenAnswer]]:
-    """For each row's token its answers by question; those of the latest attempt count."""
+def of_tokens(
+    connection: sa.Connection, token_ids: Sequence[str], *, also_erased: bool = False
+) -> dict[str, dict[str, GivenAnswer]]:
+    """For each row's token its answers by question; those of the latest attempt count.
+
+    Raises ErasedError for an answer whose values were erased, unless these are wanted too.
+    """
     newest = latest(connection, token_ids)
     refs = [answer.values_ref for answer in newest.values() if answer.values_ref]
-    values = payloads.read_many(connection, refs)
+    values = payloads.read_or_erased(connection, refs) if also_erased else payloads.read_many(connection, refs)
     took = taken(connection, newest.values())
     given: dict[str, dict[str, GivenAnswer]] = defaultdict(dict)
     for (token_id, query_key), answer in newest.items():
-        found = json.loads(values[answer.values_ref]) if answer.values_ref else {}
-        given[token_id][query_key] = GivenAnswer(answer, found, took.get(answer.call_id or "", Taken()))
+        found, erased = payloads.values_in(values[answer.values_ref]) if answer.values_ref else ({}, None)
+        given[token_id][query_key] = GivenAnswer(answer, found, took.get(answer.call_id or "", Taken()), erased)
     return given
 
 

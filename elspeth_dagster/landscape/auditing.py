@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -26,6 +27,7 @@ from elspeth_dagster.landscape.findings import Finding, Progress, Report
 from elspeth_dagster.landscape.ledger import Landscape, now
 from elspeth_dagster.landscape.records import Seal
 from elspeth_dagster.landscape.schema import runs as runs_table
+from elspeth_dagster.landscape.timestamping import check_timestamps
 
 LATEST = "latest"
 NO_OUTSIDE = (
@@ -40,17 +42,23 @@ def verify(
     *,
     anchors: Sequence[str] = (),
     keys: Sequence[Verifier] = (),
+    beside: Sequence[Outside] = (),
+    certificates: Path | None = None,
     progress: Progress = lambda what, count: None,
 ) -> Report:
     """Verify some runs, or all of them, in one consistent view.
 
-    `anchors` are files, folders or urls with checkpoints, beside the landscape's own; `keys` those that are trusted.
-    Raises SettingsError for an anchor that can't be read.
+    `anchors` are files, folders or urls with checkpoints, beside the landscape's own; `keys` those that are trusted;
+    `beside` checkpoints from where they are convenient, which don't count as held outside; `certificates` a PEM file
+    with those that timestamping services are trusted by. Raises SettingsError for an anchor that can't be read.
     """
     outside = list(held_outside([*anchors, *landscape.anchors], must_be=len(anchors)))
     trusted = [*keys, *([landscape.signer.verifier] if landscape.signer else [])]
     with landscape.read() as connection:
-        report = audit(connection, run_ids, outside, trusted, progress)
+        report = audit(connection, run_ids, [*outside, *beside], trusted, progress)
+        if beside and not outside:
+            report.remarks.append(NO_OUTSIDE)
+        check_timestamps(connection, certificates, report)
         if landscape.anchors:
             report.remarks += overdue(connection)
     return report

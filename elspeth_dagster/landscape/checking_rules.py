@@ -6,7 +6,7 @@ call a reply, every state an end; every assessed row has an accepted answer to e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -90,15 +90,28 @@ def _references(*, of_run: bool) -> list[Rule]:
         whose = WITHOUT_RUN_ID.get(table.name, "WHERE t.run_id = :run")
         joins, _, condition = whose.rpartition("WHERE ")
         for key in sorted(table.foreign_key_constraints, key=lambda key: str(key.name)):
-            pairs = [(element.parent.name, element.column.name) for element in key.elements]
-            parent = key.referred_table.name
-            on = " AND ".join(f"p.{there} = t.{here}" for here, there in pairs)
-            given = " AND ".join(f"t.{here} IS NOT NULL" for here, _ in pairs)
-            query = f"SELECT {{0}} FROM {table.name} AS t {joins if of_run else ''} LEFT JOIN {parent} AS p ON {on} "
-            query += f"WHERE {given} AND p.{pairs[-1][1]} IS NULL" + (f" AND {condition}" if of_run else "")
-            names = ", ".join(here for here, _ in pairs if here != "run_id" or len(pairs) == 1)
-            rules.append(Rule("reference", table, f"its {names} leads to no record of {parent}", query))
+            pairs = {element.column.name: element.parent.name for element in key.elements}
+            parent = key.referred_table
+            given = " AND ".join(f"t.{here} IS NOT NULL" for here in pairs.values())
+            found, is_another = _parent_of(parent, pairs)
+            query = f"SELECT {{0}} FROM {table.name} AS t {joins if of_run else ''} LEFT JOIN {parent.name} AS p "
+            query += f"ON {found} WHERE {given} AND {is_another}" + (f" AND {condition}" if of_run else "")
+            names = ", ".join(here for here in pairs.values() if here != "run_id" or len(pairs) == 1)
+            rules.append(Rule("reference", table, f"its {names} leads to no record of {parent.name}", query))
     return rules
+
+
+def _parent_of(parent: sa.Table, pairs: Mapping[str, str]) -> tuple[str, str]:
+    """How a parent `p` is found, and when it is none, or another one than is meant.
+
+    It is looked for by its own key alone: given the run as well, PostgreSQL, where it has counted nothing yet, takes
+    the run to have few records, and goes through all of them for each.
+    """
+    [own, *more] = [column.name for column in parent.primary_key]
+    by = [own] if not more and own in pairs else list(pairs)
+    found = " AND ".join(f"p.{there} = t.{pairs[there]}" for there in by)
+    another = [f"p.{there} <> t.{pairs[there]}" for there in pairs if there not in by]
+    return found, "(" + " OR ".join([f"p.{by[-1]} IS NULL", *another]) + ")"
 
 
 def _broken(connection: sa.Connection, rules: Sequence[Rule], run_id: str | None) -> Iterator[Finding]:

@@ -154,7 +154,7 @@ def erase(landscape: Landscape, wanted: Wanted, reason: str, by: str) -> Erased:
             wanted = replace(wanted, run=find_run(connection, wanted.run).run_id)
     erasure = Erasure(new_id(), reason, by, json.dumps(wanted.document(), sort_keys=True), now())
     done = landscape.decide(lambda connection: _erased(connection, wanted, erasure))
-    warnings = sealing.publish(landscape)
+    warnings = sealing.publish_if_possible(landscape)
     landscape.scrub()
     return replace(done, warnings=tuple(warnings))
 

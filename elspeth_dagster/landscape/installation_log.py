@@ -184,6 +184,13 @@ def checkpoint(landscape: Landscape) -> Checkpoint | None:
     return landscape.decide(add)
 
 
+def newest_note(connection: sa.Connection) -> str | None:
+    """The newest checkpoint that was made, as a note."""
+    newest = sa.select(checkpoints_table.c.note).order_by(checkpoints_table.c.log_size.desc()).limit(1)
+    note: str | None = connection.scalar(newest)
+    return note
+
+
 def _checkpoint_at(connection: sa.Connection, size: int) -> Checkpoint | None:
     row = connection.execute(checkpoints_table.select().where(checkpoints_table.c.log_size == size)).first()
     return None if row is None else Checkpoint(*row)

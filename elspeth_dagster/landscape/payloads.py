@@ -52,6 +52,11 @@ def read_or_erased(connection: sa.Connection, refs: Iterable[str]) -> dict[str, 
     return found
 
 
+def values_in(data: bytes | Erasure) -> tuple[dict[str, Json], Erasure | None]:
+    """The values that a payload holds; none where it was erased, and how."""
+    return ({}, data) if isinstance(data, Erasure) else (json.loads(data), None)
+
+
 def told(erasure: Erasure) -> str:
     """When, why and by whom something was erased, as a part of a sentence."""
     return f"on {erasure.at:%Y-%m-%d} under {erasure.reason} by {erasure.erased_by}"

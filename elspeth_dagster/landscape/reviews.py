@@ -8,7 +8,7 @@ nothing was sent, the same holds for a row with the same values.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from elspeth_dagster.core.canonical import Json, canonical_json
 from elspeth_dagster.landscape import payloads
 from elspeth_dagster.landscape.ledger import Landscape, insert
-from elspeth_dagster.landscape.records import Answer, Payload, Review, Run, Scope
+from elspeth_dagster.landscape.records import Answer, Erasure, Payload, Review, Run, Scope
 from elspeth_dagster.landscape.schema import answers, node_states, reviews, rows, tokens
 from elspeth_dagster.stages.reviewing import Judgement
 
@@ -26,19 +26,21 @@ AnswerKey = tuple[str, str, str]
 
 
 class ReviewGiven(NamedTuple):
-    """A review, with the values that it gives in place of the answer's."""
+    """A review, with the values that it gives in place of the answer's; none where they were erased."""
 
     review: Review
     values: dict[str, Json]
+    erased: Erasure | None = None
 
 
 class AnswerOfRow(NamedTuple):
-    """An answer with its values, whose row and node it is."""
+    """An answer with its values, none where they were erased; whose row and node it is."""
 
     answer: Answer
     values: dict[str, Json]
     row_key: str
     node_id: str
+    erased: Erasure | None = None
 
 
 class Said(NamedTuple):
@@ -122,7 +124,11 @@ def answers_by_key(connection: sa.Connection, keys: Iterable[AnswerKey]) -> dict
             if (key := (answer.state_id, answer.token_id, answer.query_key)) in wanted:
                 found[key] = answer, row.row_key, row.node_id
     values = _values(connection, [answer.values_ref for answer, *_ in found.values()])
-    return {key: AnswerOfRow(one[0], values(one[0].values_ref), *one[1:]) for key, one in found.items()}
+    return {key: _of_row(*one, *values(one[0].values_ref)) for key, one in found.items()}
+
+
+def _of_row(answer: Answer, row_key: str, node_id: str, values: dict[str, Json], erased: Erasure | None) -> AnswerOfRow:
+    return AnswerOfRow(answer, values, row_key, node_id, erased)
 
 
 def _answers_of_rows() -> sa.Select[Any]:
@@ -134,9 +140,12 @@ def _answers_of_rows() -> sa.Select[Any]:
     )
 
 
-def _values(connection: sa.Connection, refs: Iterable[str | None]) -> Any:
-    bodies = payloads.read_many(connection, [ref for ref in refs if ref is not None])
-    return lambda ref: {} if ref is None else json.loads(bodies[ref])
+def _values(
+    connection: sa.Connection, refs: Iterable[str | None]
+) -> Callable[[str | None], tuple[dict[str, Json], Erasure | None]]:
+    """What payloads hold, by name; none where they were erased, and how."""
+    bodies = payloads.read_or_erased(connection, [ref for ref in refs if ref is not None])
+    return lambda ref: ({}, None) if ref is None else payloads.values_in(bodies[ref])
 
 
 def of_answers(connection: sa.Connection, keys: Iterable[AnswerKey]) -> list[tuple[AnswerKey, ReviewGiven]]:
@@ -149,11 +158,18 @@ def of_answers(connection: sa.Connection, keys: Iterable[AnswerKey]) -> list[tup
         found += [Review(*row) for row in connection.execute(there)]
     found = sorted((review for review in found if review[:3] in wanted), key=_when)
     values = _values(connection, [review.values_ref for review in found])
-    return [(review[:3], ReviewGiven(review, values(review.values_ref))) for review in found]
+    return [(review[:3], ReviewGiven(review, *values(review.values_ref))) for review in found]
 
 
 def _when(review: Review) -> tuple[object, ...]:
     return review.reviewed_at, review.number, review.reviewer
+
+
+class _Candidate(NamedTuple):
+    review: Review
+    answer: Answer
+    row_key: str
+    row_values_ref: str
 
 
 def about_run(connection: sa.Connection, run: Run, node_id: str) -> list[Judgement]:
@@ -170,24 +186,27 @@ def about_run(connection: sa.Connection, run: Run, node_id: str) -> list[Judgeme
             found.append((token_id, each))
     values = _values(connection, [ref for _, each in found for ref in (each.answer.values_ref, each.review.values_ref)])
     return [
-        Judgement(
-            token_id=token_id,
-            row_key=each.row_key,
-            question=each.answer.query_key,
-            reviewer=each.review.reviewer,
-            verdict=each.review.verdict.value,
-            given=values(each.answer.values_ref),
-            corrected=values(each.review.values_ref),
-        )
+        _judgement(token_id, each, values(each.answer.values_ref), values(each.review.values_ref))
         for token_id, each in found
     ]
 
 
-class _Candidate(NamedTuple):
-    review: Review
-    answer: Answer
-    row_key: str
-    row_values_ref: str
+def _judgement(
+    token_id: str,
+    each: _Candidate,
+    given: tuple[dict[str, Json], Erasure | None],
+    corrected: tuple[dict[str, Json], Erasure | None],
+) -> Judgement:
+    return Judgement(
+        token_id=token_id,
+        row_key=each.row_key,
+        question=each.answer.query_key,
+        reviewer=each.review.reviewer,
+        verdict=each.review.verdict.value,
+        given=given[0],
+        corrected=corrected[0],
+        is_erased=bool(given[1] or corrected[1]),
+    )
 
 
 def _of_slices(connection: sa.Connection, partition_keys: str, node_id: str) -> list[_Candidate]:

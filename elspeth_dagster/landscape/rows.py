@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -12,7 +11,7 @@ from elspeth_dagster.core.canonical import Json, canonical_json
 from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.landscape import payloads
 from elspeth_dagster.landscape.ledger import Landscape
-from elspeth_dagster.landscape.records import Fact, Payload, Row, RowRejection, Scope, Token
+from elspeth_dagster.landscape.records import Erasure, Fact, Payload, Row, RowRejection, Scope, Token
 from elspeth_dagster.landscape.schema import node_states, row_rejections, rows, token_outcomes, tokens
 from elspeth_dagster.landscape.words import Outcome, TokenKind
 
@@ -20,11 +19,12 @@ PAGE = 500
 
 
 class AdmittedRow(NamedTuple):
-    """A row with its token and its values."""
+    """A row with its token and its values; none where they were erased."""
 
     token_id: str
     row: Row
     values: dict[str, Json]
+    erased: Erasure | None = None
 
 
 def admission(
@@ -176,11 +176,21 @@ def without_result(connection: sa.Connection, run_id: str, node_id: str) -> Iter
 
 
 def in_source_order(
-    landscape: Landscape, run_id: str, node_id: str, rows_a_page: int = PAGE, span: range | None = None
+    landscape: Landscape,
+    run_id: str,
+    node_id: str,
+    rows_a_page: int = PAGE,
+    span: range | None = None,
+    *,
+    also_erased: bool = False,
 ) -> Iterator[list[AdmittedRow]]:
-    """Pages of a slice's rows, of all or of those whose positions are in a span."""
+    """Pages of a slice's rows, of all or of those whose positions are in a span.
+
+    Raises ErasedError for a row whose values were erased, unless these are wanted too.
+    """
+    read = payloads.read_or_erased if also_erased else payloads.read_many
     last = -1
-    while page := _page(landscape, (run_id, node_id), last, rows_a_page, span):
+    while page := _page(landscape, (run_id, node_id), last, rows_a_page, span, read):
         yield page
         last = page[-1].row.row_index
 
@@ -191,7 +201,14 @@ def _within(table: sa.Table, after: int, span: range | None) -> tuple[sa.ColumnE
     return table.c.row_index > max(after, span.start - 1), table.c.row_index < span.stop
 
 
-def _page(landscape: Landscape, node: tuple[str, str], after: int, limit: int, span: range | None) -> list[AdmittedRow]:
+def _page(
+    landscape: Landscape,
+    node: tuple[str, str],
+    after: int,
+    limit: int,
+    span: range | None,
+    read: Callable[[sa.Connection, Iterable[str]], Mapping[str, bytes | Erasure]],
+) -> list[AdmittedRow]:
     following = (
         sa.select(tokens.c.token_id, *rows.c)
         .join(tokens, tokens.c.row_id == rows.c.row_id)
@@ -201,8 +218,8 @@ def _page(landscape: Landscape, node: tuple[str, str], after: int, limit: int, s
     )
     with landscape.read() as connection:
         found = [(token_id, Row(*row)) for token_id, *row in connection.execute(following)]
-        values = payloads.read_many(connection, [row.values_ref for _, row in found])
-    return [AdmittedRow(token_id, row, json.loads(values[row.values_ref])) for token_id, row in found]
+        values = read(connection, [row.values_ref for _, row in found])
+    return [AdmittedRow(token_id, row, *payloads.values_in(values[row.values_ref])) for token_id, row in found]
 
 
 def rejections(

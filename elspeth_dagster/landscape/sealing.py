@@ -22,7 +22,7 @@ from elspeth_dagster.core.errors import ElspethError
 from elspeth_dagster.core.merkle import Frontier
 from elspeth_dagster.landscape import anchoring, installation_log, runs
 from elspeth_dagster.landscape.ledger import Landscape, insert, now
-from elspeth_dagster.landscape.record_bytes import SEALED, leaves
+from elspeth_dagster.landscape.record_bytes import SEALED, leaf_pages
 from elspeth_dagster.landscape.records import Run, Seal, SealTile
 from elspeth_dagster.landscape.schema import run_ends, seal_tiles, seals
 from elspeth_dagster.landscape.schema import runs as runs_table
@@ -62,6 +62,14 @@ def seal_if_possible(landscape: Landscape, *, first: str | None = None) -> list[
         return seal_ended(landscape, first=first).warnings
     except ElspethError as error:
         return [f"Not sealed yet, the next run or the sensor will try again: {error}"]
+
+
+def publish_if_possible(landscape: Landscape) -> list[str]:
+    """The same as `publish`, for whoever has more to do: that nothing can be signed just now is told, and no more."""
+    try:
+        return publish(landscape)
+    except ElspethError as error:
+        return [f"No checkpoint was made, the next run will try again: {error}"]
 
 
 def publish(landscape: Landscape) -> list[str]:
@@ -145,7 +153,7 @@ def _tree(landscape: Landscape, run_id: str) -> tuple[Frontier, dict[str, int]]:
     with landscape.read() as connection:
         for table in SEALED:
             before = frontier.size
-            for number, hashes in enumerate(_tiles(leaves(connection, table, run_id), frontier)):
+            for number, hashes in enumerate(_tiles(leaf_pages(connection, table, run_id), frontier)):
                 waiting.append(SealTile(run_id, table.name, number, hashes))
                 if len(waiting) == TILES_AT_ONCE:
                     _keep(landscape, waiting)
@@ -155,16 +163,18 @@ def _tree(landscape: Landscape, run_id: str) -> tuple[Frontier, dict[str, int]]:
     return frontier, counts
 
 
-def _tiles(hashes: Iterator[bytes], frontier: Frontier) -> Iterator[bytes]:
-    tile: list[bytes] = []
-    for leaf in hashes:
-        frontier.add(leaf)
-        tile.append(leaf)
-        if len(tile) == TILE:
-            yield b"".join(tile)
-            tile = []
-    if tile:
-        yield b"".join(tile)
+def _tiles(pages: Iterator[list[bytes]], frontier: Frontier) -> Iterator[bytes]:
+    """The leaf hashes of a table, so many together; each is added to the tree."""
+    waiting: list[bytes] = []
+    for page in pages:
+        frontier.extend(page)
+        waiting += page
+        whole = len(waiting) - len(waiting) % TILE
+        for start in range(0, whole, TILE):
+            yield b"".join(waiting[start : start + TILE])
+        waiting = waiting[whole:]
+    if waiting:
+        yield b"".join(waiting)
 
 
 def _keep(landscape: Landscape, tiles: Sequence[SealTile]) -> None:

@@ -45,12 +45,12 @@ class LandscapeResource(dg.ConfigurableResource[Landscape]):
     signing_key: str | None = Field(
         default=None,
         description="Path of the key file that seals are signed with, mode 0600: `elspeth-dagster keys generate` makes "
-        "one. Without it seals are unsigned.",
+        "one, `keys command` one for a KMS. Without it seals are unsigned.",
     )
     anchors: str | None = Field(
         default=None,
-        description="Where the log's checkpoints are put outside of the database: full paths, fsspec URLs, or "
-        "`command:…`, separated by commas. Give those with a password by EnvVar.",
+        description="Where the log's checkpoints are put outside of the database: full paths, fsspec URLs, "
+        "`command:…` or `tsa:…`, separated by commas. Give those with a password by EnvVar.",
         json_schema_extra={"dagster__is_secret": True},
     )
 

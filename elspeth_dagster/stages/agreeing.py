@@ -39,7 +39,8 @@ class Agreement(NamedTuple):
 def agreements(judgements: Iterable[Judgement], asked: Sequence[Question]) -> list[Agreement]:
     """For each numeric field the agreement over all its questions, then that of each of them.
 
-    The judgements come in the order in which they were said.
+    The judgements come in the order in which they were said. Of what was erased nobody's value is known: it counts for
+    nothing.
     """
     last = latest_by_reviewer(judgements)
     found = []

@@ -26,7 +26,10 @@ BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "
 
 
 class Judgement(NamedTuple):
-    """What a reviewer said of an answer: the values that it gave (none if refused), and those that were corrected."""
+    """What a reviewer said of an answer: the values that it gave (none if refused), and those that were corrected.
+
+    Where some of these were erased, nobody knows any more what the reviewer held for right.
+    """
 
     token_id: str
     row_key: str
@@ -35,11 +38,12 @@ class Judgement(NamedTuple):
     verdict: str
     given: Mapping[str, Json]
     corrected: Mapping[str, Json]
+    is_erased: bool = False
 
     @property
     def held(self) -> dict[str, Json]:
-        """The values that the reviewer holds for right; none for a rejected answer."""
-        return {} if self.verdict == REJECT else {**self.given, **self.corrected}
+        """The values that the reviewer holds for right; none for a rejected answer, and for what was erased."""
+        return {} if self.verdict == REJECT or self.is_erased else {**self.given, **self.corrected}
 
 
 def latest_by_question(judgements: Iterable[Judgement]) -> dict[tuple[str, str], Judgement]:

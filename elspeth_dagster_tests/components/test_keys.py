@@ -137,7 +137,7 @@ DEFINITIONS: dict[str, Change] = {
     "checks.within_bounds.blocking": {"checks": {"within_bounds": {"blocking": False}}},
     **{
         f"checks.{name}.blocking": {"checks": {name: {"severity": "error", "blocking": True}}}
-        for name in ("failure_rate", "drift")
+        for name in ("failure_rate", "drift", "verified")
     },
     "checks.failure_rate.max": {"checks": {"failure_rate": {"max": 0.5}}},
     "checks.drift.window": {"checks": {"drift": {"window": 3}}},
@@ -150,12 +150,13 @@ IN_TICKS = {
 """What a tick of a sensor shows: test_watching and test_emptying."""
 IN_RUNS = {
     *("checks.drift.threshold", "checks.drift.distance", "preview_rows"),
-    *(f"checks.{name}.severity" for name in ("accounted", "linked", "within_bounds", "failure_rate", "drift")),
+    *(f"checks.{name}.severity" for name in ("accounted", "linked", "within_bounds")),
+    *(f"checks.{name}.severity" for name in ("failure_rate", "drift", "verified")),
     *("source.path", "source.missing", "errors.repair", "errors.retry_seconds", "errors.on_unknown"),
     *("errors.max_failures", "budget.max_cost_usd", "budget.max_calls"),
     *("llm.price.input_mtok", "llm.price.output_mtok", "llm.price.cache_read_mtok", "llm.price.requests_kcount"),
 }
-"""What only a run can show, in walk: presenting, sources, partitions, replies, reuse, failing_early and budgets."""
+"""What only a run can show, in walk: presenting, sealing, sources, partitions, replies, reuse, failing, budgets."""
 
 
 def leaves() -> set[str]:

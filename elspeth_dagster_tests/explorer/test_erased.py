@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 
 from elspeth_dagster.cli.telling import tell
+from elspeth_dagster.core.canonical import sha256
+from elspeth_dagster.landscape import reviews, scopes
 from elspeth_dagster.landscape.erasing import Wanted, erase
 from elspeth_dagster.landscape.explaining import explain
-from elspeth_dagster.landscape.ledger import Landscape
+from elspeth_dagster.landscape.ledger import Landscape, now
+from elspeth_dagster.landscape.records import Review
+from elspeth_dagster.landscape.words import Verdict
 from elspeth_dagster_tests.explorer.conftest import Explored, served
 
 
@@ -25,8 +29,19 @@ def landscape_url(on_sqlite: Explored, tmp_path_factory: pytest.TempPathFactory)
         if (file := Path(f"{kept}{ending}")).exists():
             shutil.copy(file, f"{copy}{ending}")
     with Landscape.open(f"sqlite:///{copy}", create=False) as landscape:
+        correct(landscape, on_sqlite.trial, "cs1_clarity")
         erase(landscape, Wanted(row_key="R0", assessment="trial"), "a request", "a clerk")
     return f"sqlite:///{copy}"
+
+
+def correct(landscape: Landscape, run_id: str, question: str) -> None:
+    """Have somebody correct what was answered about R0."""
+    given = explain(landscape, run_id, "R0", question).questions[0].answer
+    assert given is not None
+    key = (given.answer.state_id, given.answer.token_id, given.answer.query_key)
+    review = Review(*key, "Ada", 0, Verdict.CORRECT, None, None, sha256(b"a sheet"), now())
+    scope = scopes.of_rows(landscape, "trial", ["R0"])["R0"]
+    assert reviews.put(landscape, [reviews.saying(review, {"score": 7}, scope)]) == 1
 
 
 @pytest.fixture(scope="module")
@@ -58,5 +73,6 @@ def test_explain_tells_what_is_left(landscape_url: str, on_sqlite: Explored) -> 
         explained = explain(landscape, on_sqlite.trial, "R0", "cs1_clarity")
     told = "\n".join(tell(explained))
     assert told.count("under a request by a clerk") >= 3 and "values erased on " in told
+    assert "review 1 by Ada: correct, at " in told and "correction erased on " in told
     assert "OUTCOME assessed" in told and "text one of row 0" not in told
     assert explained.document()["row"]["erased"]["reason"] == "a request"  # type: ignore[index,call-overload]

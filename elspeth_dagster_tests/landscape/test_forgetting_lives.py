@@ -1,12 +1,14 @@
-"""Runs, holds and erasures in any sequence, beside a model of plain sets: what may go goes, and nothing else does.
+"""Runs, seals, holds, erasures and forgeries in any sequence, beside a model of plain sets.
 
-The model knows which run and row each payload is held by, and what the documentation promises of an erasure. What is
-to be true after every step and doesn't hang on the model, such as that a sealed run verifies, is an invariant beside
-`what_stands_can_be_read`; what can be done to a landscape is a rule.
+What may go goes, and nothing else does; what is sealed verifies ever after, whatever was erased of it; what somebody
+changes in it is found, and what he changes before the seal is not. The model knows which run and row each payload is
+held by, which runs are sealed, and what the documentation promises of an erasure. What can be done to a landscape is a
+rule; what is to be true after every step is an invariant.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,14 +20,25 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from elspeth_dagster.core.errors import LandscapeError, NotOnRecordError
 from elspeth_dagster.core.ids import new_id
-from elspeth_dagster.landscape import erasing, holding, payloads, runs, scopes
+from elspeth_dagster.landscape import auditing, erasing, holding, payloads, runs, scopes, sealing
 from elspeth_dagster.landscape.erasing import Wanted
 from elspeth_dagster.landscape.holding import Subject
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Erasure
 from elspeth_dagster.landscape.words import RunStatus, ScopeKind
+from elspeth_dagster_tests.landscape.sealed import OURS
 from elspeth_dagster_tests.landscape.told import FILLER, Told, tell
 
+FORGERIES = {
+    "UPDATE answers SET detail = 'forged' WHERE run_id = :run": "edited",
+    "UPDATE replies SET cost_nanousd = 9 WHERE call_id IN (SELECT call_id FROM calls WHERE run_id = :run)": "edited",
+    "UPDATE rows SET row_key = row_key || ' forged' WHERE run_id = :run": "edited",
+    "DELETE FROM artifacts WHERE run_id = :run": "deleted",
+    "INSERT INTO edges (run_id, from_node, to_node, label) "
+    "SELECT run_id, min(node_id), max(node_id), 'forged' FROM nodes WHERE run_id = :run GROUP BY run_id": "inserted",
+}
+"""What somebody does to an ended run, and what a seal shows of it."""
+TOUCHED = ("answers", "replies", "rows", "artifacts", "edges")
 EXAMPLES = {"sqlite": (10, 20), "postgresql": (4, 15)}
 KEYS = st.sampled_from(["A", "B"])
 TEXTS = st.dictionaries(KEYS, st.sampled_from([f"one {FILLER}", f"two {FILLER}", "short"]), min_size=1)
@@ -43,6 +56,15 @@ class Model:
     ended: set[str] = field(default_factory=set)
     holds: list[Subject] = field(default_factory=list)
     let_go: set[Held] = field(default_factory=set)
+    sealed: set[str] = field(default_factory=set)
+
+    def erased_of(self, run_id: str) -> int:
+        """How many payloads that the run's own records name are erased."""
+        named = set()
+        for each in self.told[run_id].values():
+            own = {each.row.values_ref, str(each.row.raw_ref), each.judged}
+            named |= own | ({each.request.ref, each.came} if each.call.run_id == run_id else set())
+        return len(named & self.erased)
 
     def add(self, run_id: str, told: dict[str, Told]) -> None:
         self.told[run_id] = told
@@ -82,6 +104,10 @@ class Model:
         return holder in self.let_go and not any(each.name in holder for each in self.holds)
 
 
+class Undone(Exception):  # noqa: N818  (no error)
+    """What was done in a transaction is undone."""
+
+
 class Forgetting(RuleBasedStateMachine):
     """What people and runs do to a landscape."""
 
@@ -117,6 +143,29 @@ class Forgetting(RuleBasedStateMachine):
         runs.end(self.landscape, run_id, status, "by the test")
         self.model.ended.add(run_id)
         return run_id
+
+    @rule(run_id=runs)
+    def seal(self, run_id: str) -> None:
+        made = sealing.seal_ended(self.landscape, first=run_id, at_most=0)
+        assert (made.run_ids, made.warnings) == ([] if run_id in self.model.sealed else [run_id], [])
+        self.model.sealed.add(run_id)
+
+    @rule(run_id=runs)
+    def verify(self, run_id: str) -> None:
+        report = auditing.verify(self.landscape, [run_id])
+        assert [finding.kind for finding in report.findings] == ([] if run_id in self.model.sealed else ["seal"])
+        assert report.erased == self.model.erased_of(run_id)
+
+    @rule(run_id=runs, forgery=st.sampled_from(sorted(FORGERIES)))
+    def forge(self, run_id: str, forgery: str) -> None:
+        """Change records with the guards off, look, and put it back."""
+        with suppress(Undone), self.landscape._database.write() as connection:
+            drop_guards(connection)
+            assert connection.execute(sa.text(forgery), {"run": run_id}).rowcount
+            report = auditing.audit(connection, [run_id], trusted=[OURS.verifier])
+            raise Undone
+        found = {finding.kind for finding in report.findings if finding.run_id == run_id}
+        assert found == ({FORGERIES[forgery]} if run_id in self.model.sealed else {"seal"})
 
     @rule(run_id=runs)
     def hold_run(self, run_id: str) -> None:
@@ -184,8 +233,20 @@ class Forgetting(RuleBasedStateMachine):
                 assert length == (0 if refs <= self.model.erased else scopes.KEY_BYTES)
 
 
+def drop_guards(connection: sa.Connection) -> None:
+    """Take away what refuses changes, for the time of a transaction."""
+    if connection.dialect.name == "postgresql":
+        for table in TOUCHED:
+            connection.exec_driver_sql(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
+        return
+    of_them = sa.text("SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN :tables")
+    for name in connection.scalars(of_them.bindparams(sa.bindparam("tables", TOUCHED, expanding=True))).all():
+        connection.exec_driver_sql(f"DROP TRIGGER {name}")
+
+
 def live(landscape: Landscape, how: settings) -> None:
     """Run the machine on a landscape, whose files are left as they are: another test has that."""
+    landscape.signer = OURS
     machine: Any = type("ForgettingHere", (Forgetting,), {"landscape": landscape})
     run_state_machine_as_test(machine, settings=settings(how, deadline=None, suppress_health_check=list(HealthCheck)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import stat
+import subprocess
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -16,12 +17,12 @@ from elspeth_dagster.core.checkpoints import RunSeal
 from elspeth_dagster.core.errors import AuditError, NoteError, SettingsError
 from elspeth_dagster.core.merkle import leaf_hash, root_of
 from elspeth_dagster.core.notes import Note, Signer, Verifier, new_signer_key
-from elspeth_dagster.landscape import anchoring, auditing, installation_log, runs, sealing
+from elspeth_dagster.landscape import anchoring, auditing, erasing, installation_log, runs, sealing
 from elspeth_dagster.landscape.columns import Hash, Number, Ref, written_ref
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.record_bytes import SEALED, records
 from elspeth_dagster.landscape.records import Token
-from elspeth_dagster.landscape.signing import load_signer, make_key
+from elspeth_dagster.landscape.signing import load_signer, make_commanded, make_key
 from elspeth_dagster.landscape.words import RunStatus, TokenKind
 from elspeth_dagster_tests.landscape.sealed import FIRST, OURS, SECOND, begin_run, write_run
 from elspeth_dagster_tests.landscape.test_only_growing import drop_triggers
@@ -233,6 +234,59 @@ class TestKeys:
         assert SECRET not in str(refused.value)
         with pytest.raises(SettingsError, match="No such file"):
             load_signer(str(tmp_path / "nowhere"))
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> Path:
+    """A program that signs by a key of openssl's making, in a folder with its public key."""
+    private, public, program = tmp_path / "private.pem", tmp_path / "public.pem", tmp_path / "sign"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", private], check=True)
+    subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True)
+    sign = f"openssl pkeyutl -sign -rawin -inkey {private} -in {tmp_path}/bytes"
+    program.write_text(f'#!/bin/sh\ncat > {tmp_path}/bytes\n[ "$1" != raw ] && {sign} | base64 -w0 || {sign}\n')
+    program.chmod(0o700)
+    return tmp_path
+
+
+class TestSigningByACommand:
+    """A key that never leaves its place."""
+
+    @pytest.mark.parametrize("how", ["raw", "base64"])
+    def test_a_run_is_sealed_by_what_a_command_signs(self, landscape: Landscape, vault: Path, how: str) -> None:
+        made = make_commanded(vault / "signer", "kms", vault / "public.pem", [str(vault / "sign"), how])
+        assert stat.S_IMODE((vault / "signer").stat().st_mode) == 0o600
+        landscape.signer = load_signer(str(vault / "signer"))
+        write_run(landscape, FIRST)
+        sealing.seal_ended(landscape)
+        assert auditing.verify(landscape, keys=[made.verifier]).findings == []
+        installation_log.rotate(landscape, landscape.signer or made, OURS.verifier)
+        landscape.signer = OURS
+        write_run(landscape, SECOND)
+        sealing.seal_ended(landscape)
+        assert auditing.verify(landscape, keys=[made.verifier]).findings == []
+
+    def test_a_command_that_does_not_sign_stops_no_run_and_no_erasure(self, landscape: Landscape, vault: Path) -> None:
+        make_commanded(vault / "signer", "kms", vault / "public.pem", [str(vault / "sign"), "raw"])
+        landscape.signer = load_signer(str(vault / "signer"))
+        (vault / "sign").write_text(f"#!/bin/sh\necho {SECRET}\nexit 3\n")
+        write_run(landscape, FIRST)
+        [told] = sealing.seal_if_possible(landscape, first=FIRST)
+        assert "ended with 3" in told and SECRET not in told
+        erased = erasing.erase(landscape, erasing.Wanted(run=FIRST), "a request", "a clerk")
+        assert erased.payloads and "ended with 3" in erased.warnings[0]
+
+    def test_a_command_by_another_key_and_a_key_of_another_kind_are_refused(self, vault: Path) -> None:
+        subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", vault / "private.pem"], check=True)
+        with pytest.raises(SettingsError, match="made no signature by kms"):
+            make_commanded(vault / "signer", "kms", vault / "public.pem", [str(vault / "sign"), "raw"])
+        with pytest.raises(SettingsError, match="can't be run"):
+            make_commanded(vault / "signer", "kms", vault / "public.pem", [str(vault / "nothing")])
+        x25519 = subprocess.run(["openssl", "genpkey", "-algorithm", "x25519"], capture_output=True, check=True).stdout
+        pub = subprocess.run(["openssl", "pkey", "-pubout"], input=x25519, capture_output=True, check=True).stdout
+        (vault / "public.pem").write_bytes(pub)
+        with pytest.raises(SettingsError, match="no public key for Ed25519"):
+            make_commanded(vault / "signer", "kms", vault / "public.pem", [str(vault / "sign")])
+        assert not (vault / "signer").exists()
 
 
 class TestAnchors:

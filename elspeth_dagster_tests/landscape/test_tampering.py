@@ -11,6 +11,7 @@ import shutil
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,9 @@ class Victim:
         """Run a statement; returns how many rows it met."""
         return self.connection.execute(sa.text(statement), values).rowcount
 
-    def report(self, *, anchored: bool = False) -> Report:
+    def report(self, run_ids: Sequence[str] | None = None, *, anchored: bool = False) -> Report:
         """What a verification finds, by somebody who knows the key."""
-        return auditing.audit(self.connection, None, self.outside if anchored else (), [OURS.verifier])
+        return auditing.audit(self.connection, run_ids, self.outside if anchored else (), [OURS.verifier])
 
     def rows(self, table: str) -> list[Row]:
         """The records of the first run, in the order of its tree."""
@@ -262,28 +263,78 @@ def test_a_table_that_lost_all_of_a_run_is_found(victim: Victim, table: str) -> 
     assert any(each.kind in ("deleted", "run") and table in (each.table, "runs") for each in found)
 
 
-@pytest.mark.parametrize("table", ["rows", "tokens", "calls", "replies", "answers", "token_outcomes", "artifacts"])
+SWAPPED = [name for name in TABLES if name not in ("runs", "run_ends", "nodes", "edges", "node_state_ends")]
+"""Tables with several records of a run that are not alike but for their keys."""
+
+
+@pytest.mark.parametrize("table", SWAPPED)
 def test_records_that_changed_places_are_found(victim: Victim, table: str) -> None:
-    one, other = victim.rows(table)[0], victim.rows(table)[-1]
-    names_ = [column.name for column in TABLES[table].columns
-              if column not in set(TABLES[table].primary_key) and not _is_unique(column)]  # fmt: skip
-    victim.change(table, one, **{name: other[name] for name in names_})
-    victim.change(table, other, **{name: one[name] for name in names_})
+    one, other = swap(victim, table)
     edited = [each for each in victim.report().findings if each.kind == "edited" and each.table == table]
     assert any(names(each, table, one) for each in edited) and any(names(each, table, other) for each in edited)
+
+
+def swap(victim: Victim, table: str) -> tuple[Row, Row]:
+    """Let the first and the last record change places: all but their keys."""
+    one, other = victim.rows(table)[0], victim.rows(table)[-1]
+    others = [column for column in TABLES[table].columns if column not in set(TABLES[table].primary_key)]
+    differing = [column for column in others if one[column.name] != other[column.name]]
+    unique = [column for column in differing if _is_unique(column)]
+    parked = {column.name: another(column, another(column, one[column.name])) for column in unique}
+    if parked:
+        victim.change(table, one, **parked)
+    victim.change(table, other, **{column.name: one[column.name] for column in differing})
+    victim.change(table, one, **{column.name: other[column.name] for column in differing})
+    return one, other
 
 
 def _is_unique(column: sa.Column[Any]) -> bool:
     return any(column in set(key.columns) for key in column.table.constraints if isinstance(key, sa.UniqueConstraint))
 
 
-def test_records_that_were_deleted_and_numbered_anew_are_found(victim: Victim) -> None:
-    first, second, third = victim.rows("row_rejections")
-    victim.delete("row_rejections", first)
-    victim.change("row_rejections", second, row_index=first["row_index"])
-    victim.change("row_rejections", third, row_index=second["row_index"])
-    found = [each for each in victim.report().findings if each.table == "row_rejections"]
-    assert {each.kind for each in found} == {"edited", "deleted"}
+NUMBERED = {"row_rejections": "row_index", "rows": "row_index", "batches": "ordinal"}
+
+
+@pytest.mark.parametrize("table", NUMBERED)
+def test_records_that_were_deleted_and_numbered_anew_are_found(victim: Victim, table: str) -> None:
+    number_anew(victim, table)
+    found = [each for each in victim.report().findings if each.table == table]
+    assert {each.kind for each in found} >= {"edited", "deleted"}
+
+
+def number_anew(victim: Victim, table: str) -> None:
+    """Delete the first record, and let those after it take the numbers before theirs."""
+    first, second, third = victim.rows(table)
+    number = NUMBERED[table]
+    victim.delete(table, first)
+    victim.change(table, second, **{number: first[number]})
+    victim.change(table, third, **{number: second[number]})
+
+
+def edit(victim: Victim, table: str, row: Row) -> None:
+    """Edit the last column of a record that doesn't make it another one."""
+    column = STAYING[table][-1] if STAYING[table] else TABLES[table].columns[-1]
+    victim.change(table, row, **{column.name: another(column, row[column.name])})
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_whatever_was_done_is_found_when_every_hash_was_made_anew(victim: Victim, table: str) -> None:
+    """Edited, deleted, cut off, dropped, changed places, numbered anew: what remains was not signed."""
+    rows, some = victim.rows(table), some_of(victim, table)
+    attacks: dict[str, Callable[[], object]] = {
+        **{f"edit {place}": partial(edit, victim, table, row) for place, row in enumerate(some)},
+        **{f"delete {place}": partial(victim.delete, table, row) for place, row in enumerate(some)},
+        "cut": lambda: [victim.delete(table, row) for row in rows[-2:]],
+        "drop": lambda: [victim.delete(table, row) for row in rows],
+        **({"swap": partial(swap, victim, table)} if table in SWAPPED else {}),
+        **({"number": partial(number_anew, victim, table)} if table in NUMBERED else {}),
+    }
+    for name, attack in attacks.items():
+        with undone(victim):
+            attack()
+            recompute(victim)
+            found = victim.report([FIRST]).findings
+            assert any(each.run_id == FIRST and each.kind in ("changed", "run", "seal") for each in found), name
 
 
 def test_what_an_edited_answer_puts_into_doubt_is_named(victim: Victim) -> None:

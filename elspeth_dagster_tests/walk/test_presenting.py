@@ -19,7 +19,7 @@ import pytest
 from elspeth_dagster.auditing import Audit
 from elspeth_dagster.components.asset_checks import earlier
 from elspeth_dagster.core.assessment import Assessment
-from elspeth_dagster.core.spec import CheckSpec, DriftSpec, FailureRateSpec
+from elspeth_dagster.core.spec import CheckSpec, DriftSpec, FailureRateSpec, VerifiedSpec
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.stages import tabling
 from elspeth_dagster.stages.querying import questions
@@ -352,7 +352,7 @@ def test_severity_is_as_declared_and_a_blocking_check_stops_what_follows(
 ) -> None:
     project, warns = sqlite_project, {"severity": "warn", "blocking": False}
     blocks = {"severity": "error", "blocking": True}
-    checks = dict.fromkeys(("accounted", "linked", "within_bounds"), warns)
+    checks = dict.fromkeys(("accounted", "linked", "within_bounds", "verified"), warns)
     declared = {**checks, "drift": {"severity": "error"}, "failure_rate": {**blocks, "max": 0.4}}
     server.configure(rules=[{"act": "wrong_types", "contains": "two of row 1."}])
     project.declare(checks=declared, preview_rows=0)
@@ -394,7 +394,7 @@ def test_which_partitions_came_before(partitions: Any, here: str, before: list[s
 
 
 def test_a_warning_can_not_block() -> None:
-    for blocks_nothing in (CheckSpec, FailureRateSpec, DriftSpec):
+    for blocks_nothing in (CheckSpec, FailureRateSpec, DriftSpec, VerifiedSpec):
         with pytest.raises(ValueError, match="a warning blocks nothing"):
             blocks_nothing(severity="warn", blocking=True)
 

@@ -5,6 +5,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from elspeth_dagster.landscape.erasing import Wanted, erase
+from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster_tests.fault_server import FaultServer
 from elspeth_dagster_tests.project import Project, rows_of_texts
 from elspeth_dagster_tests.walk.test_replaying import erase_reply
@@ -131,6 +133,15 @@ def test_an_erased_reply_is_still_compared_by_its_answer(sqlite_project: Project
     erase_reply(sqlite_project, "R3", "cs1_depth")
     told = facts_of(check_of(sqlite_project.run(VERIFY, sample=1.0)))
     assert (told["cells"], told["not_compared"]) == (40, 0)
+
+
+def test_a_row_that_was_erased_is_in_no_sample(sqlite_project: Project, server: FaultServer) -> None:
+    a_completed_run(sqlite_project, server)
+    with Landscape.open(sqlite_project.landscape_url) as landscape:
+        erase(landscape, Wanted(row_key="R3"), "a request", "a clerk")
+    result = sqlite_project.run(VERIFY, sample=1.0)
+    assert result.success and facts_of(check_of(result))["questions"] == 16
+    assert "R3" not in set(sqlite_project.table("verification")["row_key"])
 
 
 @pytest.mark.parametrize(
