@@ -6,9 +6,7 @@ What one part of the spec can't see (files, templates, names against each other)
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from datetime import date
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -17,37 +15,24 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    GetJsonSchemaHandler,
     RootModel,
     field_validator,
     model_validator,
 )
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
 
-from elspeth_dagster.core.errors import SourceError
+from elspeth_dagster.core.checks_spec import ChecksSpec
+from elspeth_dagster.core.partitions_spec import PartitionsSpec
 from elspeth_dagster.core.settings import LARGEST_LIMIT
+from elspeth_dagster.core.source_spec import SourceSpec
+from elspeth_dagster.core.spec_model import Name, Owner, SpecModel, Variable
+from elspeth_dagster.core.timing_spec import AutomationSpec, FreshnessSpec, SensorSpec
 
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-TEAM = re.compile(r"team:\S+")
-EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
-ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-LONGEST_NAME = 100
-PARTITION = "partition"
-BETWEEN_DIMENSIONS = "|"
 LARGEST_BOUND = 2**53
-TEMPLATED = r"\{\{"
 
-ColumnType = Literal["str", "int", "float", "bool", "date", "datetime"]
-SourceFormat = Literal["csv", "jsonl", "json", "parquet"]
 StructuredOutput = Literal["json_schema", "json_object", "none"]
 RowPolicy = Literal["all_or_nothing", "keep_partial"]
 OnUnknown = Literal["ask_again", "fail"]
-Severity = Literal["warn", "error"]
-Condition = Literal["eager", "missing", "on_cron"]
-OnMissing = Literal["fail", "skip"]
 Backfill = Literal["per_partition", "single_run"]
-OnChanged = Literal["ignore", "ask"]
 KeyPath = tuple[str | int, ...]
 
 
@@ -57,233 +42,6 @@ class Problem:
 
     key_path: KeyPath
     message: str
-
-
-def _checked_name(value: str) -> str:
-    if not NAME.fullmatch(value):
-        raise ValueError(f"{value!r} must start with a letter and hold only ASCII letters, digits and _")
-    if len(value) > LONGEST_NAME:
-        raise ValueError(f"it has {len(value)} characters; a name has at most {LONGEST_NAME}")
-    return value
-
-
-def _checked_variable(value: str) -> str:
-    if not value.isidentifier():
-        raise ValueError(f"{value!r} is no name that a template can use: letters, digits and _, no digit first")
-    return value
-
-
-def _checked_owner(value: str) -> str:
-    if not (TEAM.fullmatch(value) or EMAIL.fullmatch(value)):
-        raise ValueError(f"{value!r} is neither an email address nor a team such as team:admissions")
-    return value
-
-
-Name = Annotated[str, AfterValidator(_checked_name)]
-Owner = Annotated[str, AfterValidator(_checked_owner)]
-Variable = Annotated[str, AfterValidator(_checked_variable)]
-
-
-class SpecModel(BaseModel):
-    """A part of the spec: unknown keys are refused, values don't change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """The JSON schema that editors and `dg check yaml` use: what it refuses is pointed at exactly."""
-        schema = handler(core_schema)
-        for declared in handler.resolve_ref_schema(schema).get("properties", {}).values():
-            _let_be_null(declared)
-            _let_be_templated(declared)
-        return schema
-
-
-def _let_be_null(declared: JsonSchemaValue) -> None:
-    """Null as one more type, not as an alternative: `anyOf` only says that no alternative fits.
-
-    Where null is not the default it means something, and stays an alternative to what is declared elsewhere.
-    """
-    match declared.get("anyOf"):
-        case [{"$ref": _}, {"type": "null"}] if declared.get("default") is not None:
-            return
-        case [kind, {"type": "null"}]:
-            del declared["anyOf"]
-            declared.update(kind)
-            if "type" in kind:
-                declared["type"] = [kind["type"], "null"]
-            if "enum" in kind:
-                declared["enum"] = [*kind["enum"], None]
-
-
-def _let_be_templated(declared: JsonSchemaValue) -> None:
-    """A number may be text as long as Dagster has to fill in a `{{ … }}`."""
-    kinds = declared.get("type", [])
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    if {"integer", "number"} & set(kinds) and "string" not in kinds:
-        declared.update(type=[*kinds, "string"], pattern=TEMPLATED)
-
-
-class SourceSpec(SpecModel):
-    """Where the rows come from: a file per partition, an upstream asset, or the files that arrive in a folder."""
-
-    path: str | None = Field(
-        default=None,
-        description="A file, or an fsspec url; `{partition}` stands for the partition key, `{date}` for the value of a "
-        "dimension `date`. A relative path starts at the project's root.",
-        examples=["data/case_studies/{partition}.csv"],
-    )
-    asset: str | None = Field(
-        default=None,
-        description="Instead of `path`: the key of an upstream asset that is a pandas DataFrame "
-        "(parts of the key joined by `/`).",
-        examples=["applications/cleaned"],
-    )
-    inbox: str | None = Field(
-        default=None,
-        description="Instead of `path`: a pattern of files that arrive, with `*` in the last part of a path or fsspec "
-        "url. The sensor makes a partition of those that have come; each file is in one partition.",
-        examples=["data/inbox/*.jsonl"],
-    )
-    missing: OnMissing = Field(
-        default="fail",
-        description="What becomes of a partition whose file is not there. fail: the run fails and names the file. "
-        "skip: the run succeeds, asks nothing, and materializes nothing.",
-    )
-    format: SourceFormat | None = Field(
-        default=None, description="csv, jsonl, json (a list of objects) or parquet; default: by the path's ending."
-    )
-    key: Annotated[
-        list[str],
-        Field(
-            min_length=1,
-            description="The columns that identify a row across runs; a repeated key is rejected.",
-            examples=[["submission_id"]],
-        ),
-    ]
-    columns: Annotated[
-        dict[str, ColumnType],
-        Field(
-            min_length=1,
-            description="Every column of the source with its type: str, int, float, bool, date or datetime. "
-            "A value that does not coerce rejects its record; a column that is not declared refuses the source.",
-            examples=[{"submission_id": "str", "cohort": "int", "handed_in": "date"}],
-        ),
-    ]
-
-    @field_validator("columns")
-    @classmethod
-    def _columns_have_names(cls, value: dict[str, ColumnType]) -> dict[str, ColumnType]:
-        if any(not name.strip() for name in value):
-            raise ValueError("a column needs a name")
-        return value
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if sum(place is not None for place in (self.path, self.asset, self.inbox)) != 1:
-            raise ValueError("give either `path`, `asset` or `inbox`")
-        if self.asset is None and self.effective_format is None:
-            raise ValueError(f"the format of {self.path or self.inbox!r} is not clear from its ending; give `format`")
-        if self.asset is not None and self.format is not None:
-            raise ValueError("`format` belongs to `path`, an asset is a DataFrame already")
-        if self.asset is not None and self.missing != "fail":
-            raise ValueError("`missing` belongs to `path` and `inbox`, an asset has no file")
-        if missing := [name for name in self.key if name not in self.columns]:
-            raise ValueError(f"key column {missing[0]!r} is not declared in `columns`")
-        if len(set(self.key)) != len(self.key):
-            raise ValueError("a key column is named twice")
-        return self
-
-    @property
-    def effective_format(self) -> SourceFormat | None:
-        """The format given, or the one the path's ending tells."""
-        place = self.path or self.inbox
-        if self.format is not None or place is None:
-            return self.format
-        endings: dict[str, SourceFormat] = {
-            ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet",
-        }  # fmt: skip
-        return next((found for ending, found in endings.items() if place.lower().endswith(ending)), None)
-
-
-def _is_on_the_calendar(text: str) -> bool:
-    try:
-        return bool(date.fromisoformat(text))
-    except ValueError:
-        return False
-
-
-class DimensionSpec(SpecModel):
-    """One way of cutting a source: by day, by a fixed list of keys, or by keys that are added while you work."""
-
-    daily: str | None = Field(
-        default=None, description="One partition a day, from this first day on.", examples=["2026-01-01"]
-    )
-    until: str | None = Field(
-        default=None,
-        description="With `daily`: the last day; default: there is a new one every day.",
-        examples=["2026-06-30"],
-    )
-    static: list[str] | None = Field(
-        default=None, min_length=1, description="A fixed list of partition keys.", examples=[["north", "south"]]
-    )
-    dynamic: str | None = Field(
-        default=None,
-        min_length=1,
-        description="The name of a dynamic partitions definition; keys are added while you work.",
-        examples=["tenders"],
-    )
-
-    @field_validator("daily", "until")
-    @classmethod
-    def _is_a_date(cls, value: str | None) -> str | None:
-        if value is not None and not (ISO_DATE.fullmatch(value) and _is_on_the_calendar(value)):
-            raise ValueError(f"{value!r} is no date like 2026-01-31")
-        return value
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        kinds = [name for name in type(self).model_fields if name != "until"]
-        if sum(getattr(self, kind) is not None for kind in kinds) != 1:
-            raise ValueError(f"give exactly one of {', '.join(f'`{kind}`' for kind in kinds)}")
-        if self.until is not None and (self.daily is None or self.until < self.daily):
-            raise ValueError("`until` is the last day of `daily`, and not before its first")
-        return self
-
-
-class PartitionsSpec(DimensionSpec):
-    """How the source is cut into partitions; leave `partitions` out for an assessment without."""
-
-    multi: dict[Name, DimensionSpec] | None = Field(
-        default=None,
-        description="Two dimensions by name: every key of the one with every key of the other is a partition. "
-        "`source.path` has their values as `{date}` and `{region}`.",
-        examples=[{"date": {"daily": "2026-01-01"}, "region": {"static": ["north", "south"]}}],
-    )
-
-    @field_validator("multi")
-    @classmethod
-    def _two_dimensions(cls, value: dict[str, DimensionSpec] | None) -> dict[str, DimensionSpec] | None:
-        if value is None:
-            return None
-        if len(value) != 2:
-            raise ValueError(f"Dagster cuts by two dimensions at once, not by {len(value)}")
-        if PARTITION in value:
-            raise ValueError("`partition` stands for the whole key; give the dimension another name")
-        if all(dimension.daily is not None for dimension in value.values()):
-            raise ValueError("at most one dimension is `daily`: Dagster knows one time of a partition")
-        return value
-
-    def values_of(self, key: str) -> dict[str, str]:
-        """What stands in `source.path` for a partition: its key, and its value of each dimension.
-
-        Raises SourceError for a key that doesn't have these dimensions.
-        """
-        names = sorted(self.multi or ())
-        values = key.split(BETWEEN_DIMENSIONS) if names else []
-        if len(values) != len(names):
-            raise SourceError(f"partition key {key!r} is not of the form {BETWEEN_DIMENSIONS.join(names)!r}.")
-        return {PARTITION: key, **dict(zip(names, values, strict=True))}
 
 
 class AggregateSpec(SpecModel):
@@ -647,177 +405,6 @@ class BudgetSpec(SpecModel):
     def _limits_something(self) -> Self:
         if self.max_cost_usd is None and self.max_calls is None:
             raise ValueError("give `max_cost_usd`, `max_calls` or both, or take it out")
-        return self
-
-
-class CheckSpec(SpecModel):
-    """How a check of the record is taken that must never fail."""
-
-    severity: Severity = Field(default="error", description="What a failed check is shown as: warn or error.")
-    blocking: bool = Field(
-        default=True,
-        description="Whether assets downstream wait for the check, and are not made in the same run when it fails.",
-    )
-
-    @model_validator(mode="after")
-    def _can_block(self) -> Self:
-        _check_blocking(self.severity, blocking=self.blocking)
-        return self
-
-
-class FailureRateSpec(SpecModel):
-    """When too many rows have no result."""
-
-    max: float = Field(
-        default=0.05, ge=0, le=1, allow_inf_nan=False, description="The greatest share of rows without all answers."
-    )
-    severity: Severity = Field(default="warn", description="What a failed check is shown as: warn or error.")
-    blocking: bool = Field(
-        default=False, description="Whether a failed check keeps assets downstream from being made in the same run."
-    )
-
-    @model_validator(mode="after")
-    def _can_block(self) -> Self:
-        _check_blocking(self.severity, blocking=self.blocking)
-        return self
-
-
-class DriftSpec(SpecModel):
-    """When numeric answers are distributed otherwise than in the partitions before."""
-
-    window: int = Field(
-        default=7, ge=1, le=100, description="With how many earlier partitions a partition is compared; it needs all."
-    )
-    threshold: float = Field(
-        default=0.01,
-        gt=0,
-        lt=1,
-        allow_inf_nan=False,
-        description="The p-value of the Kolmogorov-Smirnov test, adjusted for the number of columns, below which a "
-        "column may have drifted.",
-    )
-    distance: float = Field(
-        default=0.1,
-        ge=0,
-        lt=1,
-        allow_inf_nan=False,
-        description="The least distance of the two distributions, 0 to 1, that counts: with many rows a difference can "
-        "be certain and too small to matter.",
-    )
-    severity: Severity = Field(default="warn", description="What a failed check is shown as: warn or error.")
-    blocking: bool = Field(
-        default=False, description="Whether a failed check keeps assets downstream from being made in the same run."
-    )
-
-    @model_validator(mode="after")
-    def _can_block(self) -> Self:
-        _check_blocking(self.severity, blocking=self.blocking)
-        return self
-
-
-def _check_blocking(severity: Severity, *, blocking: bool) -> None:
-    if blocking and severity == "warn":
-        raise ValueError("a warning blocks nothing: give `severity: error`, or `blocking: false`")
-
-
-class ChecksSpec(SpecModel):
-    """The checks of the results: what each asks, how grave it is, whether it blocks."""
-
-    accounted: CheckSpec = Field(
-        default=CheckSpec(),
-        description="Every record is a row or a rejection, every row has one outcome, every call its reply.",
-    )
-    linked: CheckSpec = Field(
-        default=CheckSpec(), description="Every call belongs to its state, its row and its question."
-    )
-    within_bounds: CheckSpec = Field(
-        default=CheckSpec(), description="Every answer in the table is within its declared type and bounds."
-    )
-    failure_rate: FailureRateSpec | None = Field(
-        default=FailureRateSpec(), description="Few rows have no result; null: no such check."
-    )
-    drift: DriftSpec | None = Field(
-        default=DriftSpec(),
-        description="Numeric answers are distributed as in the partitions before; null: no such check.",
-    )
-
-
-class FreshnessSpec(SpecModel):
-    """How old the results may become before Dagster says so."""
-
-    fail_hours: float = Field(
-        gt=0, le=100_000, allow_inf_nan=False, description="Results older than this are overdue.", examples=[36]
-    )
-    warn_hours: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="Results older than this are nearly so.", examples=[26]
-    )
-
-    @model_validator(mode="after")
-    def _warns_first(self) -> Self:
-        if self.warn_hours is not None and self.warn_hours >= self.fail_hours:
-            raise ValueError("`warn_hours` is less than `fail_hours`")
-        return self
-
-
-class AutomationSpec(SpecModel):
-    """When Dagster itself asks for the assets, once its automation sensor is turned on."""
-
-    condition: Condition = Field(
-        description="eager: when the source, a template, the criteria or the lookup change, or a new partition is "
-        "there. missing: when a new partition is there. on_cron: after a tick of `cron`.",
-    )
-    cron: str | None = Field(default=None, description="With on_cron: a cron expression (UTC).", examples=["0 6 * * *"])
-
-    @model_validator(mode="after")
-    def _cron_has_an_expression(self) -> Self:
-        if (self.condition == "on_cron") != (self.cron is not None):
-            raise ValueError("`cron` goes with condition on_cron, and on_cron needs it")
-        return self
-
-
-class SensorSpec(SpecModel):
-    """Which runs the arrival of files starts: one for each file of `source.path`, or for many of `source.inbox`.
-
-    A file is taken when it is complete, never while it is being written.
-    """
-
-    settled_seconds: int = Field(
-        default=10,
-        ge=1,
-        description="A file is complete when its size and time of change have stayed the same for so long.",
-    )
-    marker: str | None = Field(
-        default=None,
-        min_length=1,
-        description="Instead: a file is complete when one of its name with this ending is beside it.",
-        examples=[".done"],
-    )
-    changed: OnChanged = Field(
-        default="ignore",
-        description="With `source.path`, a file that changes after its run was requested. ignore: it is left to you. "
-        "ask: its partition is run again.",
-    )
-    files: int | None = Field(
-        default=None,
-        ge=1,
-        description="With `source.inbox`: so many complete files make a partition and a run.",
-        examples=[100],
-    )
-    max_age_seconds: int | None = Field(
-        default=None,
-        ge=1,
-        description="With `source.inbox`, which needs it: when a complete file has waited for so long, those that are "
-        "there make a partition, however few.",
-        examples=[900],
-    )
-    every_seconds: int = Field(default=30, ge=1, description="How often the sensor looks, at the most.")
-
-    @model_validator(mode="after")
-    def _one_sign_of_completeness(self) -> Self:
-        if self.marker is not None and "settled_seconds" in self.model_fields_set:
-            raise ValueError("give `settled_seconds` or `marker`: a file with its marker is complete at once")
-        if self.marker is not None and "/" in self.marker:
-            raise ValueError("`marker` is the ending of a file's name, it can't hold '/'")
         return self
 
 
