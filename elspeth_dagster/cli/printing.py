@@ -35,7 +35,7 @@ def remark(line: str) -> None:
 
 def as_document(line: Any) -> dict[str, Any]:
     """A record, or a part of an explanation, as `--json` shows it."""
-    from elspeth_dagster.landscape.explaining import document
+    from elspeth_dagster.landscape.explanation import document
 
     return dict(document(line))
 

@@ -38,7 +38,7 @@ def calls(
     elspeth-dagster calls 3f2a91c4 --row S-1001      every try at one row
     """
     from elspeth_dagster.cli import listing
-    from elspeth_dagster.landscape.explaining import find_run
+    from elspeth_dagster.landscape.finding import find_run
 
     with reading(url) as connection:
         run_id = find_run(connection, run).run_id

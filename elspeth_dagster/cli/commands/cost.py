@@ -36,7 +36,7 @@ def cost(run: str | None, by: str | None, as_json: bool, url: str) -> None:
     elspeth-dagster cost --by run
     """
     from elspeth_dagster.landscape import costs
-    from elspeth_dagster.landscape.explaining import find_run
+    from elspeth_dagster.landscape.finding import find_run
 
     parts = costs.QUESTION_AND_MODEL if by is None else costs.By(**{by: True})
     with reading(url) as connection:

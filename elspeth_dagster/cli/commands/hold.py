@@ -75,7 +75,7 @@ def list_holds(as_json: bool, url: str) -> None:
     """List all holds, the oldest first, released ones too."""
     from elspeth_dagster.cli.erasing import hold_line
     from elspeth_dagster.landscape import holding
-    from elspeth_dagster.landscape.explaining import document
+    from elspeth_dagster.landscape.explanation import document
 
     with reading(url) as connection:
         found = holding.every(connection)

@@ -75,7 +75,7 @@ def review_export(
 def _run_and_assessment(landscape: Landscape, run: str, assessment: str | None) -> tuple[Run, str]:
     from elspeth_dagster.cli import sheets
     from elspeth_dagster.landscape import runs as on_record
-    from elspeth_dagster.landscape.explaining import find_run
+    from elspeth_dagster.landscape.finding import find_run
 
     with landscape.read() as connection:
         found = find_run(connection, run, assessment)
