@@ -77,9 +77,8 @@ def cpu_of_children() -> float:
 
 
 def run_here(folder: str, start: str) -> None:
-    arguments = (folder, "trial_job", "{}", "")
     job = dg.build_reconstructable_job(
-        job_of_folder.__module__, job_of_folder.__name__, arguments, {}, str(Path(__file__).parents[1])
+        job_of_folder.__module__, job_of_folder.__name__, (folder, "trial_job", ""), {}, str(Path(__file__).parents[1])
     )
     multiprocess = {"max_concurrent": 2, "start_method": START_METHODS[start]}
     with dg.DagsterInstance.get() as instance:

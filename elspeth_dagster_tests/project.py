@@ -61,6 +61,8 @@ root_module = "trial"
 """
 FORKED = {"forkserver": {"preload_modules": ["elspeth_dagster", "elspeth_dagster.ops", "elspeth_dagster.llm.wire"]}}
 """How a step's process is started: what it imports is there already."""
+ENV = ".env"
+"""The ending of a file beside a project's folder: in the run itself, Dagster would keep the key."""
 INSTANCE = """
 telemetry: {enabled: false}
 compute_logs: {module: dagster._core.storage.noop_compute_log_manager, class: NoOpComputeLogManager}
@@ -196,7 +198,8 @@ class Project:
 
     def _reconstructable(self, job: str) -> Any:
         """The job as a step's process makes it again; Dagster keeps one for equal arguments, so no two are equal."""
-        arguments = (str(self.folder), job, json.dumps(self.env), new_id())
+        self.folder.with_suffix(ENV).write_text(json.dumps(self.env))
+        arguments = (str(self.folder), job, new_id())
         return dg.build_reconstructable_job(__name__, "job_of_folder", arguments, {}, str(Path(__file__).parents[1]))
 
     def launch(self, job: str = "trial_job") -> subprocess.Popen[str]:
@@ -270,9 +273,10 @@ def load_definitions(folder: Path) -> dg.Definitions:
         sys.path.remove(str(folder))
 
 
-def job_of_folder(folder: str, job: str, env: str, _nonce: str) -> dg.JobDefinition:
+def job_of_folder(folder: str, job: str, _nonce: str) -> dg.JobDefinition:
     """The job that a step's process makes again, in the project's environment: its fork server may have another's."""
-    os.environ.update(json.loads(env))
+    env = Path(folder).with_suffix(ENV)
+    os.environ.update(json.loads(env.read_text()) if env.exists() else {})
     return load_definitions(Path(folder)).resolve_job_def(job)
 
 
