@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from elspeth_dagster.cli import main
 from elspeth_dagster.cli.printing import escaped, quoted, table
 from elspeth_dagster.core.money import money, spent
+from elspeth_dagster.landscape.database import Database
 from elspeth_dagster_tests.fault_server import FaultServer
 from elspeth_dagster_tests.project import KEY, Project
 from elspeth_dagster_tests.trial import run_trial
@@ -360,6 +361,7 @@ def test_exit_codes_tell_what_happened(
 ) -> None:
     monkeypatch.delenv("ELSPETH_LANDSCAPE_URL", raising=False)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    monkeypatch.setitem(Database.open.__func__.__kwdefaults__, "patience", 0.5)  # a database that is away: else 10 s
     result = CliRunner().invoke(main, words)
     assert result.exit_code == code
     assert bool(result.stderr) == (code != 0)

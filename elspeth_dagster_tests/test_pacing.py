@@ -340,13 +340,13 @@ def moments(server: FaultServer) -> list[float]:
 
 
 def test_processes_stay_within_one_limit_by_the_servers_own_log(database_url: str, server: FaultServer) -> None:
-    for process in started(3, database_url, server.base_url, 1800, 50):
+    for process in started(3, database_url, server.base_url, 1800, 34):
         process.join(timeout=60)
         assert process.exitcode == 0
     sent = moments(server)
-    assert len(sent) == 150
+    assert len(sent) == 102
     assert_paced(sent, 1800)
-    assert sent[-1] - sent[0] < 2 * 150 / (1800 / 60)
+    assert sent[-1] - sent[0] < 3 * 102 / (1800 / 60)
 
 
 def test_a_process_that_is_killed_holds_nothing(database_url: str, server: FaultServer) -> None:
