@@ -1,8 +1,8 @@
 """What a call costs in a landscape that is larger and larger: to record, to explain, to collect.
 
-    python benchmarks/landscape_size.py [--calls 10000 --calls 100000 --calls 1000000] [--landscape URL]
+    python benchmarks/landscape_size.py [--calls 10000 --calls 100000 --calls 1000000] [--rows 300] [--landscape URL]
 
-At each size it measures a run of three hundred rows with ten questions each, a hundred calls in flight, and explains
+At each size it measures a run of so many rows with ten questions each, a hundred calls in flight, and explains
 the rows at the beginning, in the middle and at the end of the first, the middle and the last run. Costs are medians of
 several runs, and ratios against the first size are what to compare; absolute figures are this machine's at this moment.
 """
@@ -20,31 +20,32 @@ from elspeth_dagster.landscape.explaining import explain
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.schema import calls, rows, runs
 
-ROWS, IN_FLIGHT, REPEATS = 300, 100, 3
+IN_FLIGHT, REPEATS = 100, 3
 SIZES = (10_000, 100_000, 1_000_000)
 ROWS_A_RUN = 10_000
 
 
 @click.command(help=__doc__)
 @click.option("--calls", "sizes", multiple=True, type=int, default=SIZES, show_default=True)
+@click.option("--rows", default=300, show_default=True, help="Rows of each run that is measured.")
 @click.option("--landscape", "url", help="A SQLAlchemy url of an empty database; default: a new SQLite file.")
-def main(sizes: tuple[int, ...], url: str | None) -> None:
+def main(sizes: tuple[int, ...], rows: int, url: str | None) -> None:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         landscape = stack.enter_context(Landscape.open(url or f"sqlite:///{folder}/landscape.sqlite"))
-        measured = [at_size(landscape, size) for size in sizes]
+        measured = [at_size(landscape, size, rows) for size in sizes]
         for line in (*table(measured), *space(landscape)):
             click.echo(line)
 
 
-def at_size(landscape: Landscape, size: int) -> dict[str, float]:
+def at_size(landscape: Landscape, size: int, rows: int) -> dict[str, float]:
     """Fill up to a size, and measure there, in milliseconds."""
     have = count(landscape)
-    fill(landscape, max(0, size - have - REPEATS * ROWS * 10), ROWS_A_RUN)
-    made = [fill_run(landscape, ROWS, IN_FLIGHT, collect=True) for _ in range(REPEATS)]
+    fill(landscape, max(0, size - have - REPEATS * rows * 10), ROWS_A_RUN)
+    made = [fill_run(landscape, rows, IN_FLIGHT, collect=True) for _ in range(REPEATS)]
     slowest = explain_all(landscape)
     click.echo(f"{count(landscape)} calls on record", err=True)
-    return {"calls": count(landscape), **costs(made), **slowest}
+    return {"calls": count(landscape), **costs(made, rows), **slowest}
 
 
 def count(landscape: Landscape) -> int:
@@ -52,9 +53,9 @@ def count(landscape: Landscape) -> int:
         return connection.scalar(sa.select(sa.func.count()).select_from(calls)) or 0
 
 
-def costs(made: list[FilledRun]) -> dict[str, float]:
+def costs(made: list[FilledRun], rows: int) -> dict[str, float]:
     """Milliseconds a call (to admit: a row)."""
-    parts = {"admit, a row": ("admitting", ROWS), "insert": ("asking", ROWS * 10), "collect": ("collecting", ROWS * 10)}
+    parts = {"admit, a row": ("admitting", rows), "insert": ("asking", rows * 10), "collect": ("collecting", rows * 10)}
     return {
         f"{name} {kind}": median(getattr(getattr(run, part), kind) for run in made) / number * 1000
         for name, (part, number) in parts.items()

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.canonical import Json
+from elspeth_dagster.core.checks_spec import DriftSpec, FailureRateSpec
 from elspeth_dagster.core.naming import Some
-from elspeth_dagster.core.spec import DriftSpec, FailureRateSpec
 from elspeth_dagster.landscape import accounting, artifacts
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Artifact

@@ -59,6 +59,15 @@ directory_type = "project"
 [tool.dg.project]
 root_module = "trial"
 """
+FORKED = {"forkserver": {"preload_modules": ["elspeth_dagster", "elspeth_dagster.ops", "elspeth_dagster.llm.wire"]}}
+"""How a step's process is started: what it imports is there already."""
+ENV = ".env"
+"""The ending of a file beside a project's folder: in the run itself, Dagster would keep the key."""
+INSTANCE = """
+telemetry: {enabled: false}
+compute_logs: {module: dagster._core.storage.noop_compute_log_manager, class: NoOpComputeLogManager}
+"""
+"""Without compute logs, which start four processes for each run or step and wait for them at its end."""
 ATTRIBUTES: dict[str, Any] = {
     "name": "trial",
     "source": {
@@ -102,12 +111,16 @@ class Project:
             "ELSPETH_MAX_CONCURRENCY": "32",
         }
         self.home.mkdir(parents=True)
-        (self.home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+        (self.home / "dagster.yaml").write_text(INSTANCE)
         (folder / "pyproject.toml").write_text(PYPROJECT)
         package = folder / "trial"
         package.mkdir()
         (package / "__init__.py").touch()
         (package / "definitions.py").write_text(DEFINITIONS)
+
+    def keep_compute_logs(self) -> None:
+        """Have Dagster keep what steps write to stdout and stderr, in files of its home."""
+        (self.home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
 
     def declare(
         self, name: str = "trial", *, templates: Mapping[str, str] = TEMPLATES, **changes: Any
@@ -185,6 +198,7 @@ class Project:
 
     def _reconstructable(self, job: str) -> Any:
         """The job as a step's process makes it again; Dagster keeps one for equal arguments, so no two are equal."""
+        self.folder.with_suffix(ENV).write_text(json.dumps(self.env))
         arguments = (str(self.folder), job, new_id())
         return dg.build_reconstructable_job(__name__, "job_of_folder", arguments, {}, str(Path(__file__).parents[1]))
 
@@ -213,8 +227,7 @@ class Project:
 
     def run_in_processes(self, job: str = "trial_job", max_concurrent: int = 2) -> dg.JobExecutionResult:
         """A run with a process per step."""
-        # Not forkserver: a server started by an earlier test would keep that test's environment.
-        multiprocess = {"max_concurrent": max_concurrent, "start_method": {"spawn": {}}}
+        multiprocess = {"max_concurrent": max_concurrent, "start_method": FORKED}
         with self.in_env(), dg.DagsterInstance.get() as instance:
             return dg.execute_job(
                 self._reconstructable(job),
@@ -261,7 +274,9 @@ def load_definitions(folder: Path) -> dg.Definitions:
 
 
 def job_of_folder(folder: str, job: str, _nonce: str) -> dg.JobDefinition:
-    """The job that a step's process makes again."""
+    """The job that a step's process makes again, in the project's environment: its fork server may have another's."""
+    env = Path(folder).with_suffix(ENV)
+    os.environ.update(json.loads(env.read_text()) if env.exists() else {})
     return load_definitions(Path(folder)).resolve_job_def(job)
 
 

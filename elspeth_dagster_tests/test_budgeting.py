@@ -37,6 +37,12 @@ def landscape(landscape: Landscape) -> Landscape:
     return landscape
 
 
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits looks ten times a second, so that a test need not wait long to see it wait."""
+    monkeypatch.setattr(budgeting, "TICK_SECONDS", 0.1)
+
+
 def a_budget(landscape: Landscape, step: Execution = STEP, stop: Stop | None = None, **budget: float) -> Budget:
     declared = spec({"llm.price": {"input_mtok": 0, "output_mtok": 1e6}, "budget": budget})
     assert declared.budget is not None
@@ -65,7 +71,7 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 async def is_waiting(task: asyncio.Task[int]) -> bool:
-    done, _ = await asyncio.wait([task], timeout=1.2)
+    done, _ = await asyncio.wait([task], timeout=0.4)
     return not done
 
 
@@ -121,15 +127,15 @@ def test_a_step_waits_for_another_that_holds_the_rest(landscape: Landscape) -> N
 
 
 def test_a_step_does_not_wait_for_one_that_is_gone(landscape: Landscape, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budgeting, "GONE_SECONDS", 2.0)
-    monkeypatch.setattr(budgeting, "BEAT_SECONDS", 0.3)
+    monkeypatch.setattr(budgeting, "GONE_SECONDS", 1.5)
+    monkeypatch.setattr(budgeting, "BEAT_SECONDS", 0.2)
 
     async def test() -> None:
         alive, waiting = a_budget(landscape, max_cost_usd=10), a_budget(landscape, OTHER, max_cost_usd=10)
         beating = asyncio.create_task(alive.beat())
         await alive.enter(SIX)
         second = asyncio.create_task(waiting.enter(SIX))
-        done, _ = await asyncio.wait([second], timeout=4)
+        done, _ = await asyncio.wait([second], timeout=2.5)
         assert not done
         beating.cancel()
         with pytest.raises(BudgetError):

@@ -21,8 +21,10 @@ from hypothesis import strategies as st
 from elspeth_dagster.cli import main
 from elspeth_dagster.cli.printing import escaped, quoted, table
 from elspeth_dagster.core.money import money, spent
+from elspeth_dagster.landscape.database import Database
 from elspeth_dagster_tests.fault_server import FaultServer
-from elspeth_dagster_tests.project import KEY, Project, rows_of_texts
+from elspeth_dagster_tests.project import KEY, Project
+from elspeth_dagster_tests.trial import run_trial
 
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202egnp.exe\u2066\u200b\x00\r"
 HOSTILE_REPLY = f'{{"score": 1}}{ESCAPES}\nOUTCOME assessed'
@@ -46,22 +48,6 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         run_trial(made, server)
         run_hostile(made, server)
         yield made
-
-
-def run_trial(project: Project, server: FaultServer) -> None:
-    server.configure(
-        first_tries={"status": 429, "contains": "row 1.", "times": 1},
-        rules=[
-            {"act": "ok", "contains": "must be integer"},
-            {"act": "wrong_types", "contains": "one of row 2."},
-            {"act": "not_json", "contains": "two of row 3."},
-        ],
-    )
-    project.declare(errors={"repair": 1, "retry_seconds": 30}, aggregate={"rows": 2})
-    rows = [*rows_of_texts(5), {"id": "", "cs1_text": "lost", "cs2_text": "R99 is lost"}]
-    rows[4]["cs2_text"] = " "
-    project.write_rows(rows)
-    assert project.run().success
 
 
 def run_hostile(project: Project, server: FaultServer) -> None:
@@ -375,6 +361,7 @@ def test_exit_codes_tell_what_happened(
 ) -> None:
     monkeypatch.delenv("ELSPETH_LANDSCAPE_URL", raising=False)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    monkeypatch.setitem(Database.open.__func__.__kwdefaults__, "patience", 0.5)  # a database that is away: else 10 s
     result = CliRunner().invoke(main, words)
     assert result.exit_code == code
     assert bool(result.stderr) == (code != 0)

@@ -193,13 +193,16 @@ def shared(landscape: Landscape, *limits: Limit, most: int = 64) -> Callable[[],
     return lambda: Pace(Bounds(1, most), Stop(), Limits(landscape, ACCOUNT, limits))
 
 
-def assert_paced(sent: list[float], per_minute: int) -> None:
-    """Between any two requests there is time for those between them: so no minute sees more than the limit."""
+def assert_paced(sent: list[float], per_minute: int, late: float = 1) -> None:
+    """Between any two requests there is time for those between them: so no minute sees more than the limit.
+
+    The first of them may be `late` by so many seconds.
+    """
     assert sent
     rate, burst = per_minute / 62, max(1.0, per_minute / 62)
     for first, start in enumerate(sent):
         for last in range(first, len(sent)):
-            assert last - first + 1 <= burst + rate * (sent[last] - start + 1) + 1e-6
+            assert last - first + 1 <= burst + rate * (sent[last] - start + late) + 1e-6
 
 
 def test_requests_a_minute_are_kept_and_used(landscape: Landscape, server: FaultServer) -> None:
@@ -337,13 +340,13 @@ def moments(server: FaultServer) -> list[float]:
 
 
 def test_processes_stay_within_one_limit_by_the_servers_own_log(database_url: str, server: FaultServer) -> None:
-    for process in started(3, database_url, server.base_url, 1800, 50):
+    for process in started(3, database_url, server.base_url, 1800, 34):
         process.join(timeout=60)
         assert process.exitcode == 0
     sent = moments(server)
-    assert len(sent) == 150
+    assert len(sent) == 102
     assert_paced(sent, 1800)
-    assert sent[-1] - sent[0] < 2 * 150 / (1800 / 60)
+    assert sent[-1] - sent[0] < 3 * 102 / (1800 / 60)
 
 
 def test_a_process_that_is_killed_holds_nothing(database_url: str, server: FaultServer) -> None:

@@ -35,7 +35,7 @@ from elspeth_dagster.landscape.database import Database
 from elspeth_dagster.landscape.schema import answers, calls
 from elspeth_dagster_tests.fault_server import FaultServer
 from elspeth_dagster_tests.landscape.test_only_growing import drop_triggers
-from elspeth_dagster_tests.project import Project, load_definitions, rows_of_texts
+from elspeth_dagster_tests.project import FORKED, Project, load_definitions, rows_of_texts
 
 BOTH = """
 def with_a_job_for_both(alone):
@@ -160,7 +160,9 @@ def tell_the_story(project: Project, server: FaultServer) -> Story:
 
 def launched(project: Project) -> subprocess.Popen[bytes]:
     config = project.folder / "two_at_a_time.yaml"
-    config.write_text(yaml.safe_dump({"execution": {"config": {"multiprocess": {"max_concurrent": 2}}}}))
+    config.write_text(
+        yaml.safe_dump({"execution": {"config": {"multiprocess": {"max_concurrent": 2, "start_method": FORKED}}}})
+    )
     command = [sys.executable, "-m", "dagster", "job", "execute"]
     words = ["-f", "trial/definitions.py", "-j", "both_job", "-c", str(config)]
     env = {**os.environ, **project.env, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -19,7 +19,8 @@ from elspeth_dagster.core.errors import LandscapeError, NotOnRecordError, SpecEr
 from elspeth_dagster.core.pooling import Capacity, capacity, endpoints_in
 from elspeth_dagster.core.pricing import with_deployment_price
 from elspeth_dagster.core.settings import Settings
-from elspeth_dagster.core.spec import AssessmentSpec, SourceSpec
+from elspeth_dagster.core.source_spec import SourceSpec
+from elspeth_dagster.core.spec import AssessmentSpec
 from elspeth_dagster.estimating import Deployment, Estimate, estimate, plan_of_source
 from elspeth_dagster.landscape import experience, payloads
 from elspeth_dagster.landscape.ledger import Landscape

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from elspeth_dagster.landscape.costs import ERRED, UNBOUNDED, UNKNOWN, bound, how_many, whole
 from elspeth_dagster.landscape.endpoints import Heads, endpoints_of
-from elspeth_dagster.landscape.explaining import find_rows, not_on_record
+from elspeth_dagster.landscape.finding import find_rows, not_on_record
 from elspeth_dagster.landscape.schema import calls, node_states, replies, rows, tokens
 from elspeth_dagster.landscape.words import Cause, ReplyOutcome
 

@@ -11,10 +11,12 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain, islice
+from typing import Any
 
 import click
 
 from elspeth_dagster.core.canonical import Json
+from elspeth_dagster.core.money import money
 
 LONGEST_TEXT = 20_000
 MEASURED_LINES = 500
@@ -29,6 +31,18 @@ def show(lines: Iterable[str]) -> None:
 def remark(line: str) -> None:
     """Print a line on stderr, beside the data."""
     click.echo(escaped(line), err=True)
+
+
+def as_document(line: Any) -> dict[str, Any]:
+    """A record, or a part of an explanation, as `--json` shows it."""
+    from elspeth_dagster.landscape.explanation import document
+
+    return dict(document(line))
+
+
+def amount(nanousd: int | None) -> str | None:
+    """Money, where it is known."""
+    return None if nanousd is None else money(nanousd)
 
 
 def show_json(value: Json) -> None:

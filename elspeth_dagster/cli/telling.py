@@ -9,7 +9,7 @@ from elspeth_dagster.cli.printing import facts, indented, instant, quoted
 from elspeth_dagster.core.canonical import Json
 from elspeth_dagster.core.money import money
 from elspeth_dagster.core.naming import in_order
-from elspeth_dagster.landscape.explaining import (
+from elspeth_dagster.landscape.explanation import (
     AnswerGiven,
     Attempt,
     BatchPlace,

@@ -16,8 +16,8 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 
 from elspeth_dagster.auditing import Audit, Finding
 from elspeth_dagster.core.assessment import Assessment
+from elspeth_dagster.core.checks_spec import CheckSpec, DriftSpec, FailureRateSpec
 from elspeth_dagster.core.errors import ElspethError, NotOnRecordError
-from elspeth_dagster.core.spec import CheckSpec, DriftSpec, FailureRateSpec
 from elspeth_dagster.identity import partitions as partitions_of
 from elspeth_dagster.landscape import artifacts
 from elspeth_dagster.landscape.ledger import Landscape

@@ -7,7 +7,8 @@ from typing import Any
 import dagster as dg
 from dagster._utils.schedules import is_valid_cron_schedule
 
-from elspeth_dagster.core.spec import AssessmentSpec, AutomationSpec, FreshnessSpec, Problem
+from elspeth_dagster.core.spec import AssessmentSpec, Problem
+from elspeth_dagster.core.timing_spec import AutomationSpec, FreshnessSpec
 
 Condition = dg.AutomationCondition[Any]
 

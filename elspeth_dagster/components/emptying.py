@@ -15,7 +15,8 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from elspeth_dagster.components.opening import opened_landscape
-from elspeth_dagster.core.spec import AssessmentSpec, SensorSpec
+from elspeth_dagster.core.spec import AssessmentSpec
+from elspeth_dagster.core.timing_spec import SensorSpec
 from elspeth_dagster.landscape import inboxes
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.resources.landscape import made_if_missing

@@ -25,8 +25,9 @@ from elspeth_dagster.components.scaffolding import StarterScaffolder
 from elspeth_dagster.components.scheduling import assessment_schedule, schedule_problems
 from elspeth_dagster.components.watching import files_sensor
 from elspeth_dagster.core.assessment import Assessment
+from elspeth_dagster.core.checks_spec import ChecksSpec
 from elspeth_dagster.core.pricing import with_deployment_price
-from elspeth_dagster.core.spec import AssessmentSpec, ChecksSpec, Problem
+from elspeth_dagster.core.spec import AssessmentSpec, Problem
 from elspeth_dagster.graphs import verification_graph
 from elspeth_dagster.identity import RETRY_WHOLE, VERIFICATION
 from elspeth_dagster.stages.checking import check, named_files

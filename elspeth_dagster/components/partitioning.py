@@ -4,7 +4,7 @@ from datetime import date, timedelta
 
 import dagster as dg
 
-from elspeth_dagster.core.spec import DimensionSpec, PartitionsSpec
+from elspeth_dagster.core.partitions_spec import DimensionSpec, PartitionsSpec
 
 
 def partitions_definition(spec: PartitionsSpec | None) -> dg.PartitionsDefinition | None:

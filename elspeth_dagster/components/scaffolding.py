@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import dagster as dg
 
-from elspeth_dagster.core.spec import NAME
+from elspeth_dagster.core.spec_model import NAME
 
 STARTER = Path(__file__).parent / "starter"
 STARTER_NAME = "my_assessment"

@@ -20,7 +20,9 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from elspeth_dagster.core.errors import SourceError
-from elspeth_dagster.core.spec import BETWEEN_DIMENSIONS, PARTITION, AssessmentSpec, DimensionSpec, SensorSpec
+from elspeth_dagster.core.partitions_spec import BETWEEN_DIMENSIONS, PARTITION, DimensionSpec
+from elspeth_dagster.core.spec import AssessmentSpec
+from elspeth_dagster.core.timing_spec import SensorSpec
 from elspeth_dagster.describing import SOURCE
 from elspeth_dagster.observing import news
 from elspeth_dagster.resources.listing import files_like, values_in

@@ -10,7 +10,7 @@ from elspeth_dagster.explorer import asking, ways
 from elspeth_dagster.explorer.looking import looking
 from elspeth_dagster.explorer.rendering import render
 from elspeth_dagster.landscape import surveying
-from elspeth_dagster.landscape.explaining import find_run
+from elspeth_dagster.landscape.finding import find_run
 
 ROWS_A_PAGE = 200
 

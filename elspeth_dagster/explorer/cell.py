@@ -13,7 +13,8 @@ from elspeth_dagster.explorer import asking, ways
 from elspeth_dagster.explorer.looking import looking
 from elspeth_dagster.explorer.rendering import as_json, render
 from elspeth_dagster.landscape import surveying
-from elspeth_dagster.landscape.explaining import CallMade, Content, QuestionAsked, explain_record
+from elspeth_dagster.landscape.explaining import explain_record
+from elspeth_dagster.landscape.explanation import CallMade, Content, QuestionAsked
 
 
 class Message(NamedTuple):

@@ -10,7 +10,8 @@ from starlette.responses import RedirectResponse, Response
 from elspeth_dagster.explorer import asking
 from elspeth_dagster.explorer.looking import looking
 from elspeth_dagster.explorer.rendering import link
-from elspeth_dagster.landscape.explaining import Explanation, explain
+from elspeth_dagster.landscape.explaining import explain
+from elspeth_dagster.landscape.explanation import Explanation
 
 
 def page(request: Request) -> Response:

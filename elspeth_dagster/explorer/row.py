@@ -9,7 +9,8 @@ from elspeth_dagster.explorer import asking, ways
 from elspeth_dagster.explorer.looking import looking
 from elspeth_dagster.explorer.rendering import render
 from elspeth_dagster.landscape import surveying
-from elspeth_dagster.landscape.explaining import Explanation, QuestionAsked, explain_record
+from elspeth_dagster.landscape.explaining import explain_record
+from elspeth_dagster.landscape.explanation import Explanation, QuestionAsked
 
 
 def page(request: Request) -> Response:

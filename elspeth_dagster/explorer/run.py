@@ -13,7 +13,7 @@ from elspeth_dagster.explorer import asking, ways
 from elspeth_dagster.explorer.looking import looking
 from elspeth_dagster.explorer.rendering import render
 from elspeth_dagster.landscape import browsing, costs, runs, surveying
-from elspeth_dagster.landscape.explaining import find_run
+from elspeth_dagster.landscape.finding import find_run
 from elspeth_dagster.landscape.ledger import now
 from elspeth_dagster.landscape.records import Run
 from elspeth_dagster.landscape.remembering import Memory

@@ -27,7 +27,7 @@ from elspeth_dagster.core.errors import LandscapeError, NotOnRecordError
 from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.landscape import holding, installation_log, payloads, sealing
 from elspeth_dagster.landscape.columns import HASH_BYTES
-from elspeth_dagster.landscape.explaining import find_run
+from elspeth_dagster.landscape.finding import find_run
 from elspeth_dagster.landscape.ledger import Landscape, insert, now
 from elspeth_dagster.landscape.records import Artifact, Erasure, LegalHold, Payload
 from elspeth_dagster.landscape.schema import (

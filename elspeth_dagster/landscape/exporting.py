@@ -27,7 +27,7 @@ from elspeth_dagster.core.canonical import KEYED, PREFIX, Json, canonical_json
 from elspeth_dagster.core.errors import ErasedError, SettingsError
 from elspeth_dagster.landscape import logged, payloads, row_records, schema, sealed_records, sealing, zips
 from elspeth_dagster.landscape.columns import written_ref
-from elspeth_dagster.landscape.explaining import find_run
+from elspeth_dagster.landscape.finding import find_run
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.proving import proven_document, seal_of
 from elspeth_dagster.landscape.record_bytes import FROM, SEALED, records

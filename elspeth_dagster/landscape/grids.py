@@ -21,7 +21,7 @@ from elspeth_dagster.core.canonical import Json
 from elspeth_dagster.core.errors import ErasedError, LandscapeError, NotOnRecordError
 from elspeth_dagster.landscape import answers, payloads, planned, runs
 from elspeth_dagster.landscape.answers import GivenAnswer, Taken
-from elspeth_dagster.landscape.explaining import find_run
+from elspeth_dagster.landscape.finding import find_run
 from elspeth_dagster.landscape.planned import PlannedQuestion
 from elspeth_dagster.landscape.records import Answer, Node, Run
 from elspeth_dagster.landscape.schema import (

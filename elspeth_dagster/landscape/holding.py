@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from elspeth_dagster.core.errors import NotOnRecordError, SettingsError
 from elspeth_dagster.core.ids import new_id
-from elspeth_dagster.landscape import explaining
+from elspeth_dagster.landscape.finding import find_run
 from elspeth_dagster.landscape.ledger import Landscape, insert, now
 from elspeth_dagster.landscape.records import LegalHold, LegalHoldRelease
 from elspeth_dagster.landscape.schema import legal_hold_releases, legal_holds, nodes, rows
@@ -64,7 +64,7 @@ def _insert_once(connection: sa.Connection, held: LegalHold) -> None:
 def found(connection: sa.Connection, subject: Subject) -> Subject:
     """The subject with a run's whole id. Raises NotOnRecordError when it isn't on record."""
     if subject.kind is ScopeKind.RUN:
-        return subject._replace(name=explaining.find_run(connection, subject.name).run_id)
+        return subject._replace(name=find_run(connection, subject.name).run_id)
     known = sa.select(rows.c.row_key).join(nodes, _admits).where(rows.c.row_key == subject.name)
     if subject.assessment is not None:
         known = known.where(nodes.c.assessment == subject.assessment)

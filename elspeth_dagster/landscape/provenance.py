@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from elspeth_dagster.core.canonical import Json, canonical_json
 from elspeth_dagster.landscape import exporting, runs, schema
-from elspeth_dagster.landscape.explaining import find_run
+from elspeth_dagster.landscape.finding import find_run
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.proving import new_file
 from elspeth_dagster.landscape.records import Run

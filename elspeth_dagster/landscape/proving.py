@@ -21,7 +21,7 @@ from elspeth_dagster.core.canonical import KEYED, Json, canonical_json
 from elspeth_dagster.core.errors import ErasedError, NotOnRecordError, SettingsError
 from elspeth_dagster.landscape import logged, payloads, row_records, schema, sealed_records, sealing
 from elspeth_dagster.landscape.columns import Ref
-from elspeth_dagster.landscape.explaining import find_rows, find_run, not_on_record
+from elspeth_dagster.landscape.finding import find_rows, find_run, not_on_record
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.record_bytes import Record
 from elspeth_dagster.landscape.records import Node, Row, Run, Seal

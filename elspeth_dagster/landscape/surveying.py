@@ -14,7 +14,9 @@ import sqlalchemy as sa
 
 from elspeth_dagster.landscape import payloads
 from elspeth_dagster.landscape.costs import whole
-from elspeth_dagster.landscape.explaining import Attempt, attempts_at, planned_questions
+from elspeth_dagster.landscape.explaining import attempts_at
+from elspeth_dagster.landscape.explaining_questions import planned_questions
+from elspeth_dagster.landscape.explanation import Attempt
 from elspeth_dagster.landscape.records import Batch, Node
 from elspeth_dagster.landscape.schema import (
     answers,

@@ -15,7 +15,7 @@ from upath import UPath
 
 from elspeth_dagster.core.canonical import PREFIX
 from elspeth_dagster.core.errors import SourceError, SourceMissingError
-from elspeth_dagster.core.spec import PARTITION
+from elspeth_dagster.core.partitions_spec import PARTITION
 
 READ_AT_ONCE = 1 << 20
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")

@@ -5,15 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from elspeth_dagster.core.spec import (
-    BETWEEN_DIMENSIONS,
-    PARTITION,
-    AssessmentSpec,
-    DimensionSpec,
-    KeyPath,
-    PartitionsSpec,
-    Problem,
-)
+from elspeth_dagster.core.partitions_spec import BETWEEN_DIMENSIONS, PARTITION, DimensionSpec, PartitionsSpec
+from elspeth_dagster.core.spec import AssessmentSpec, KeyPath, Problem
 
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 PASSWORD_IN_URL = re.compile(r"://[^/@]*:[^/@]*@")

@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Any
 
 from elspeth_dagster.core.canonical import Json
-from elspeth_dagster.core.spec import ColumnType
+from elspeth_dagster.core.source_spec import ColumnType
 from elspeth_dagster.stages.finding import Refused, RejectionReason, described, excerpt
 
 MAX_INT = 2**53 - 1  # RFC 8785 §3.2.2.3: a JSON number is a double

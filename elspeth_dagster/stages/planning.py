@@ -14,7 +14,8 @@ from itertools import product
 from elspeth_dagster.core.assessment import Assessment
 from elspeth_dagster.core.canonical import Json
 from elspeth_dagster.core.errors import SpecError
-from elspeth_dagster.core.spec import BETWEEN_DIMENSIONS, AssessmentSpec, DimensionSpec
+from elspeth_dagster.core.partitions_spec import BETWEEN_DIMENSIONS, DimensionSpec
+from elspeth_dagster.core.spec import AssessmentSpec
 from elspeth_dagster.stages.batching import aggregate, rows_per_step, shard_numbers
 from elspeth_dagster.stages.estimating import Counting, Load
 from elspeth_dagster.stages.prompting import RENDER_ERRORS

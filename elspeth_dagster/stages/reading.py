@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from elspeth_dagster.core.canonical import Json, canonical_json
 from elspeth_dagster.core.errors import SourceError
-from elspeth_dagster.core.spec import ColumnType, SourceSpec
+from elspeth_dagster.core.source_spec import ColumnType, SourceSpec
 from elspeth_dagster.stages.coercing import coerce_text, coerce_value
 from elspeth_dagster.stages.finding import Found, Refused, RejectionReason, excerpt
 from elspeth_dagster.stages.reading_csv import find_csv

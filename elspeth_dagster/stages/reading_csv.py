@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from elspeth_dagster.core.errors import SourceError
-from elspeth_dagster.core.spec import SourceSpec
+from elspeth_dagster.core.source_spec import SourceSpec
 from elspeth_dagster.stages.finding import Found, Refused, RejectionReason, check_columns
 from elspeth_dagster.stages.splitting import (
     MAX_RECORD_BYTES,

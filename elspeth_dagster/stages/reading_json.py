@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from elspeth_dagster.core.errors import SourceError
-from elspeth_dagster.core.spec import SourceSpec
+from elspeth_dagster.core.source_spec import SourceSpec
 from elspeth_dagster.stages.coercing import Unusable
 from elspeth_dagster.stages.finding import Found, Refused, RejectionReason, described, excerpt
 from elspeth_dagster.stages.splitting import Line, decoded, physical_lines, without_bom, without_newline

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from elspeth_dagster.core.errors import SourceError
-from elspeth_dagster.core.spec import ColumnType, SourceSpec
+from elspeth_dagster.core.source_spec import ColumnType, SourceSpec
 from elspeth_dagster.stages.coercing import Unusable
 from elspeth_dagster.stages.finding import Found, RejectionReason, check_columns
 

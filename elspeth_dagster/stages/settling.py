@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from elspeth_dagster.core.canonical import Json
-from elspeth_dagster.core.spec import SensorSpec
+from elspeth_dagster.core.timing_spec import SensorSpec
 
 
 class Version(NamedTuple):

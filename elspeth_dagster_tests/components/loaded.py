@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -51,3 +52,27 @@ def tick_of(project: Project, instance: dg.DagsterInstance, sensor: str, cursor:
         ) as context,
     ):
         return repository.get_sensor_def(sensor).evaluate_tick(context)
+
+
+class Ticked:
+    """A project's sensor, ticked at times of the test's choosing."""
+
+    module: ModuleType
+    """Whose clock it goes by."""
+    sensor: str
+
+    def __init__(self, project: Project, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._project = project
+        self._instance = instance
+        self._monkeypatch = monkeypatch
+        self._now = 1_800_000_000.0
+        self.cursor: str | None = None
+        self.told = ""
+
+    def _ticked(self, after: float) -> SensorExecutionData:
+        """What a tick comes to, so many seconds after the last one."""
+        self._now += after
+        self._monkeypatch.setattr(self.module, "time", SimpleNamespace(time=lambda: self._now))
+        result = tick_of(self._project, self._instance, self.sensor, self.cursor)
+        self.cursor, self.told = result.cursor, result.skip_message or ""
+        return result

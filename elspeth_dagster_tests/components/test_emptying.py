@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -15,7 +14,7 @@ from elspeth_dagster.components import emptying
 from elspeth_dagster.core.errors import SourceError
 from elspeth_dagster.landscape import inboxes
 from elspeth_dagster.landscape.ledger import Landscape
-from elspeth_dagster_tests.components.loaded import tick_of
+from elspeth_dagster_tests.components.loaded import Ticked
 from elspeth_dagster_tests.project import ATTRIBUTES, Project
 
 
@@ -25,16 +24,13 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield kept
 
 
-class Inbox:
+class Inbox(Ticked):
     """A project's inbox and its sensor, ticked at times of the test's choosing."""
 
+    module, sensor = emptying, "trial_inbox"
+
     def __init__(self, project: Project, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._project = project
-        self._instance = instance
-        self._monkeypatch = monkeypatch
-        self._now = 1_800_000_000.0
-        self.cursor: str | None = None
-        self.told = ""
+        super().__init__(project, instance, monkeypatch)
         self._folder = project.folder / "data" / "inbox"
         self._folder.mkdir(parents=True)
         self.declare(files=2, max_age_seconds=600)
@@ -49,10 +45,7 @@ class Inbox:
 
     def tick(self, after: float = 30) -> list[list[str]]:
         """The files of each partition that a tick asks for, so many seconds after the last one."""
-        self._now += after
-        self._monkeypatch.setattr(emptying, "time", SimpleNamespace(time=lambda: self._now))
-        result = tick_of(self._project, self._instance, "trial_inbox", self.cursor)
-        self.cursor, self.told = result.cursor, result.skip_message or ""
+        result = self._ticked(after)
         self.keys = [request.partition_key or "" for request in result.run_requests or []]
         assert self.keys == [request.run_key for request in result.run_requests or []]
         added = [key for one in result.dynamic_partitions_requests or [] for key in one.partition_keys]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -12,7 +11,7 @@ import pytest
 
 from elspeth_dagster.components import watching
 from elspeth_dagster.core.errors import SourceError
-from elspeth_dagster_tests.components.loaded import tick_of
+from elspeth_dagster_tests.components.loaded import Ticked
 from elspeth_dagster_tests.components.test_automating import Daemon, all_four
 from elspeth_dagster_tests.project import ATTRIBUTES, Project
 
@@ -26,16 +25,13 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield kept
 
 
-class Watched:
+class Watched(Ticked):
     """A project's file sensor, ticked at times of the test's choosing."""
 
+    module, sensor = watching, "trial_files"
+
     def __init__(self, project: Project, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._project = project
-        self._instance = instance
-        self._monkeypatch = monkeypatch
-        self._now = 1_800_000_000.0
-        self.cursor: str | None = None
-        self.told = ""
+        super().__init__(project, instance, monkeypatch)
         self.added: list[str] = []
         (project.folder / "data").mkdir()
 
@@ -63,10 +59,7 @@ class Watched:
 
     def tick(self, after: float = 30) -> list[str | None]:
         """The partitions that a tick asks for, so many seconds after the last one."""
-        self._now += after
-        self._monkeypatch.setattr(watching, "time", SimpleNamespace(time=lambda: self._now))
-        result = tick_of(self._project, self._instance, "trial_files", self.cursor)
-        self.cursor, self.told = result.cursor, result.skip_message or ""
+        result = self._ticked(after)
         self.observed = [event.partition for event in result.asset_events]
         for event in result.asset_events:
             self._instance.report_runless_asset_event(event)

@@ -22,7 +22,8 @@ from elspeth_dagster_tests.conftest import PostgresServer
 from elspeth_dagster_tests.explorer.browser import chromium
 from elspeth_dagster_tests.fault_server import FaultServer
 from elspeth_dagster_tests.landscape.sample import a_running_run
-from elspeth_dagster_tests.project import Project, rows_of_texts
+from elspeth_dagster_tests.project import Project
+from elspeth_dagster_tests.trial import run_trial
 
 TOKEN = "a-token-that-is-long-enough"
 DAGSTER = "http://dagster.example:3000"
@@ -92,25 +93,6 @@ def a_going_run(run_id: str) -> list[Fact]:
     """A run at work, whose nodes say what is asked."""
     spec = Payload.of(b'{"spec": {"queries": [{"name": "cs1_depth"}, {"name": "cs2_depth"}]}}')
     return [spec, *(f._replace(config_ref=spec.ref) if isinstance(f, Node) else f for f in a_running_run(run_id))]
-
-
-def run_trial(project: Project, server: FaultServer) -> str:
-    """R0 went well, R1 was retried, R2 repaired, R3 failed, R4 had nothing to be asked about; record 5 was rejected."""
-    server.configure(
-        first_tries={"status": 429, "contains": "row 1.", "times": 1},
-        rules=[
-            {"act": "ok", "contains": "must be integer"},
-            {"act": "wrong_types", "contains": "one of row 2."},
-            {"act": "not_json", "contains": "two of row 3."},
-        ],
-    )
-    project.declare(errors={"repair": 1, "retry_seconds": 30}, aggregate={"rows": 2})
-    rows = [*rows_of_texts(5), {"id": "", "cs1_text": "lost", "cs2_text": "R99 is lost"}]
-    rows[4]["cs2_text"] = " "
-    project.write_rows(rows)
-    run = project.run()
-    assert run.success
-    return run.run_id
 
 
 def run_hostile(project: Project, server: FaultServer) -> str:

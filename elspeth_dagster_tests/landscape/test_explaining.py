@@ -16,7 +16,8 @@ from elspeth_dagster.core.errors import LandscapeError, NotOnRecordError
 from elspeth_dagster.core.ids import new_id
 from elspeth_dagster.landscape import batches, rows, runs, states
 from elspeth_dagster.landscape.database import Database
-from elspeth_dagster.landscape.explaining import Explanation, QuestionAsked, explain
+from elspeth_dagster.landscape.explaining import explain
+from elspeth_dagster.landscape.explanation import Explanation, QuestionAsked
 from elspeth_dagster.landscape.ledger import Landscape, now
 from elspeth_dagster.landscape.records import (
     Answer,

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from elspeth_dagster.core.errors import SourceError
-from elspeth_dagster.core.spec import SourceSpec
+from elspeth_dagster.core.source_spec import SourceSpec
 from elspeth_dagster.resources.source import SourceReader, open_source
 from elspeth_dagster.stages.reading import read_records
 

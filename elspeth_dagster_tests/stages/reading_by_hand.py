@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
-from elspeth_dagster.core.spec import SourceSpec
+from elspeth_dagster.core.source_spec import SourceSpec
 from elspeth_dagster.stages.reading import Record, Rejection, read_records
 
 ALL_TYPES = {"id": "str", "n": "int", "x": "float", "b": "bool", "d": "date", "t": "datetime"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from elspeth_dagster.core.spec import SensorSpec
+from elspeth_dagster.core.timing_spec import SensorSpec
 from elspeth_dagster.stages.settling import Sighting, Version, complete, flushes, kept, looked, remembered
 
 OLD, NEW = Version(5, "1"), Version(9, "2")

@@ -100,15 +100,16 @@ def test_waiting_for_a_limit_is_not_counted_against_a_questions_retries(
     assert_paced(moments(server), 124)
 
 
-def test_shards_in_processes_share_one_limit(project: Project, server: FaultServer) -> None:
-    project.env.update(ELSPETH_REQUESTS_PER_MINUTE="1200", ELSPETH_TOKENS_PER_MINUTE="10000000")
-    project.declare(aggregate={"rows": 8}, rows_per_step=8)
-    project.write_rows(rows_of_texts(16))
-    result = project.run_in_processes()
-    assert result.success and len(project.table("results")) == 16
+def test_shards_in_processes_share_one_limit(sqlite_project: Project, server: FaultServer) -> None:
+    """Ten a second, which a busy machine can send too: it takes 5.6 s; with a limit for each of the two, 2.3 s."""
+    sqlite_project.env.update(ELSPETH_REQUESTS_PER_MINUTE="600", ELSPETH_TOKENS_PER_MINUTE="10000000")
+    sqlite_project.declare(aggregate={"rows": 8}, rows_per_step=8)
+    sqlite_project.write_rows(rows_of_texts(16))
+    result = sqlite_project.run_in_processes()
+    assert result.success and len(sqlite_project.table("results")) == 16
     sent = moments(server)
     assert len(sent) == 64
-    assert_paced(sent, 1200)
+    assert_paced(sent, 600, late=2)
     assert max(told["waited_seconds"] for told in metadata_of_asking(result)) > 0.5
 
 

@@ -19,7 +19,7 @@ import pytest
 from elspeth_dagster.auditing import Audit
 from elspeth_dagster.components.asset_checks import earlier
 from elspeth_dagster.core.assessment import Assessment
-from elspeth_dagster.core.spec import CheckSpec, DriftSpec, FailureRateSpec, VerifiedSpec
+from elspeth_dagster.core.checks_spec import CheckSpec, DriftSpec, FailureRateSpec, VerifiedSpec
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.stages import tabling
 from elspeth_dagster.stages.querying import questions

@@ -225,6 +225,7 @@ COMMANDS = [
 
 def test_no_secret_is_anywhere(project: Project, server: FaultServer, capfd: pytest.CaptureFixture[str]) -> None:
     server.configure(expected_key="another", echo_key=True, headers={"x-ms-echo": f"key {KEY}"})
+    project.keep_compute_logs()
     project.declare()
     project.write_rows(rows_of_texts(2))
     assert not project.run_in_processes().success
@@ -239,6 +240,7 @@ def test_no_secret_is_anywhere(project: Project, server: FaultServer, capfd: pyt
     assert KEY not in "".join(capfd.readouterr())
     found = [path for path in project.folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
     assert found == []
+    assert list(project.home.rglob("*.err")), "there are no compute logs to look at"
     with closing(Landscape.open(project.landscape_url)) as landscape:
         texts = list(texts_on_record(landscape))
     assert not any(KEY in text for text in texts)

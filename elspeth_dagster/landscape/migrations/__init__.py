@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -50,8 +51,14 @@ def version_of(connection: sa.Connection) -> str | None:
 
 def newest() -> str:
     """The schema version this package works with."""
+    return _newest_in(str(Path(__file__).parent))
+
+
+@cache
+def _newest_in(folder: str) -> str:
+    """Read once: every opening asks for it, and alembic loads all versions anew."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
-    assert head is not None
+    assert head is not None, folder
     return head
 
 
