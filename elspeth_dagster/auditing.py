@@ -11,7 +11,8 @@ A check that finds fault names numbers, and of rows nothing but their keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +24,12 @@ from elspeth_dagster.landscape import accounting, artifacts
 from elspeth_dagster.landscape.ledger import Landscape
 from elspeth_dagster.landscape.records import Artifact
 from elspeth_dagster.landscape.words import Outcome
-from elspeth_dagster.resources.parquet import read_columns
+from elspeth_dagster.resources.parquet import read_pages
 from elspeth_dagster.stages.querying import questions, result_fields
 from elspeth_dagster.stages.reading import key_text
 
 if TYPE_CHECKING:
-    from elspeth_dagster.stages.drifting import Comparison
+    from elspeth_dagster.stages.drifting import Comparison, Numbers
 
 NUMERIC = ("integer", "number")
 WORST = 10
@@ -73,21 +74,23 @@ class Audit:
         from elspeth_dagster.stages.bounding import outside  # Arrow is slow to import
 
         fields, key = result_fields(self._questions), self.assessment.spec.source.key
-        table = self._table(self._written(), [*key, *fields])
-        if table is None:
+        keys, lacking = Some(), dict.fromkeys(fields)
+        outside_of: Counter[str] = Counter()
+        try:
+            for page in self._pages(self._written(), [*key, *fields]):
+                here = {name: field for name, field in fields.items() if name in page.column_names}
+                wrong = {name: outside(page[name], field) for name, field in here.items()}
+                places = sorted({place for found in wrong.values() for place in found})
+                keys.add(key_text([_as_json(page[name][place].as_py()) for name in key]) for place in places)
+                outside_of += Counter({f"{name}_outside": len(found) for name, found in wrong.items()})
+                lacking = dict.fromkeys(name for name in lacking if name not in here)
+        except _UnreadableError:
             return _unreadable("results")
-        lacking = [name for name in fields if name not in table.column_names]
-        wrong = {name: outside(table[name], field) for name, field in fields.items() if name not in lacking}
-        keys = Some()
-        places = sorted({place for found in wrong.values() for place in found})
-        keys.add(key_text([_as_json(table[name][place].as_py()) for name in key]) for place in places)
-        facts = {f"{name}_outside": len(places) for name, places in wrong.items() if places}
         if not keys and not lacking:
             return Finding(True, "Every answer is of its declared type and within its bounds.")
         columns = f" The table lacks {', '.join(lacking)}." if lacking else ""
-        return Finding(
-            False, f"{keys.number} rows have answers that their fields don't allow ({keys}).{columns}", facts
-        )
+        told = f"{keys.number} rows have answers that their fields don't allow ({keys}).{columns}"
+        return Finding(False, told, dict(outside_of))
 
     def failure_rate(self, declared: FailureRateSpec) -> Finding:
         """Whether few enough rows are without all their answers."""
@@ -123,11 +126,27 @@ class Audit:
         with self.landscape.read() as connection:
             return artifacts.of_run(connection, self.run_id, f"{self._name}/results", self.partition)
 
+    def _pages(self, written: Artifact | None, columns: Sequence[str]) -> Iterator[Any]:
+        """Some columns of a table, page by page. Raises _UnreadableError where it is not there, or can't be read."""
+        if written is None:
+            raise _UnreadableError
+        pages = read_pages(written.uri, columns)
+        while True:
+            try:
+                page = next(pages, None)
+            except (OSError, ValueError):
+                raise _UnreadableError from None
+            if page is None:
+                return
+            yield page
+
     def _table(self, written: Artifact | None, columns: Sequence[str]) -> Any:
-        """Some columns of a table; None where it is not there, or can't be read."""
+        """The same as one table; None where it is not there, or can't be read."""
+        from pyarrow import concat_tables
+
         try:
-            return None if written is None else read_columns(written.uri, columns)
-        except (OSError, ValueError):
+            return concat_tables(self._pages(written, columns))
+        except _UnreadableError:
             return None
 
     def _tables_before(self, window: int, columns: Sequence[str]) -> list[Any]:
@@ -136,6 +155,10 @@ class Audit:
         last = list(self.earlier(list(known)))[-window:]
         tables = (self._table(known[key], columns) for key in last)
         return [table for table in tables if table is not None]
+
+
+class _UnreadableError(Exception):
+    """A table is not there, or can't be read."""
 
 
 def _of_numbers(numbers: Mapping[str, int], well: str) -> Finding:
@@ -151,8 +174,7 @@ def _unreadable(table: str) -> Finding:
 def _drifted(now: Any, before: Sequence[Any], columns: Sequence[str], declared: DriftSpec) -> Finding:
     from elspeth_dagster.stages.drifting import compare  # SciPy is slow to import
 
-    earlier = {name: [value for table in before for value in _numbers(table, name)] for name in columns}
-    compared = compare({name: _numbers(now, name) for name in columns}, earlier)
+    compared = compare((name, _numbers([now], name), _numbers(before, name)) for name in columns)
     drifted = [one for one in compared if one.p_value < declared.threshold and one.distance >= declared.distance]
     facts = {"earlier_partitions": len(before), "drifted": len(drifted), "compared": compared[:WORST]}
     facts["greatest_distance"] = max((one.distance for one in compared), default=0.0)
@@ -167,8 +189,12 @@ def _named(drifted: Sequence[Comparison]) -> str:
     return str(some)
 
 
-def _numbers(table: Any, column: str) -> list[float]:
-    return table[column].drop_null().to_pylist() if column in table.column_names else []
+def _numbers(tables: Sequence[Any], column: str) -> Numbers:
+    """The numbers of a column in those tables that have it."""
+    from numpy import array, concatenate
+
+    found = [table[column].drop_null().to_numpy() for table in tables if column in table.column_names]
+    return concatenate(found) if found else array([])
 
 
 def _as_json(value: Any) -> Json:

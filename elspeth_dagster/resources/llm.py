@@ -168,12 +168,12 @@ class LLMResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         from elspeth_dagster.llm.providers import ProviderSettings
         from elspeth_dagster.llm.wire import Wire
 
-        settings = ProviderSettings(**self.model_dump(exclude=NOT_OF_THE_WIRE), endpoint=_on_record(endpoint))
+        settings = ProviderSettings(**self.model_dump(exclude=NOT_OF_THE_WIRE), endpoint=on_record(endpoint))
         key = {} if self.fingerprint_key is None else {"fingerprint_key": self.fingerprint_key.encode()}
         return Wire(settings, model, max_concurrency=self.concurrency, **key)
 
 
-def _on_record(endpoint: EndpointSpec | None) -> dict[str, Any]:
+def on_record(endpoint: EndpointSpec | None) -> dict[str, Any]:
     """What the head of each call says of the endpoint."""
     if endpoint is None:
         return {}

@@ -128,14 +128,19 @@ class Written(NamedTuple):
     sha256: str
 
 
-def read_columns(uri: str, names: Sequence[str]) -> "pa.Table":
-    """Some columns of a table that was kept here; those that it does not have are left out. Raises OSError."""
+def read_pages(uri: str, names: Sequence[str]) -> "Iterator[pa.Table]":
+    """Some columns of a table that was kept here, a row group at a time; those that it does not have are left out.
+
+    The first page is empty, and tells which there are. Raises OSError, ValueError for what is no such table.
+    """
     import pyarrow.parquet as pq
 
     with UPath(uri).open("rb") as file:
-        known = set(pq.ParquetFile(file).schema_arrow.names)
-        file.seek(0)
-        return pq.read_table(file, columns=[name for name in names if name in known])
+        table = pq.ParquetFile(file)
+        here = [name for name in names if name in table.schema_arrow.names]
+        yield table.schema_arrow.empty_table().select(here)
+        for group in range(table.num_row_groups):
+            yield table.read_row_group(group, columns=here)
 
 
 def _facts(written: Written) -> dict[str, Any]:

@@ -7,11 +7,13 @@ https://docs.scipy.org/doc/scipy/reference/generated/scipy.stats.ks_2samp.html
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from scipy.stats import false_discovery_control, ks_2samp
+
+Numbers: TypeAlias = "np.ndarray[Any, Any] | Sequence[float]"
 
 
 class Comparison(NamedTuple):
@@ -24,20 +26,19 @@ class Comparison(NamedTuple):
     p_value: float
 
 
-def compare(now: Mapping[str, Sequence[float]], before: Mapping[str, Sequence[float]]) -> list[Comparison]:
-    """Each column that has numbers on both sides, the farthest apart first."""
-    both = [column for column in now if len(now[column]) and len(before.get(column, ()))]
-    if not both:
+def compare(columns: Iterable[tuple[str, Numbers, Numbers]]) -> list[Comparison]:
+    """Each column that has numbers on both sides, now and before, the farthest apart first."""
+    found = [_compared(column, now, before) for column, now, before in columns if len(now) and len(before)]
+    if not found:
         return []
-    found = [ks_2samp(before[column], now[column], method="asymp") for column in both]
-    # Of one number against one nothing can be said, and SciPy says NaN.
-    adjusted = false_discovery_control([1.0 if np.isnan(one.pvalue) else float(one.pvalue) for one in found])
-    compared = [
-        Comparison(column, *_means(before[column], now[column]), float(one.statistic), float(p_value))
-        for column, one, p_value in zip(both, found, adjusted, strict=True)
-    ]
+    adjusted = false_discovery_control([one.p_value for one in found])
+    compared = [one._replace(p_value=float(p_value)) for one, p_value in zip(found, adjusted, strict=True)]
     return sorted(compared, key=lambda one: -one.distance)
 
 
-def _means(before: Sequence[float], now: Sequence[float]) -> tuple[float, float]:
-    return float(np.mean(before)), float(np.mean(now))
+def _compared(column: str, now: Numbers, before: Numbers) -> Comparison:
+    """A column by itself, its p-value not yet adjusted."""
+    test = ks_2samp(before, now, method="asymp")
+    # Of one number against one nothing can be said, and SciPy says NaN.
+    p_value = 1.0 if np.isnan(test.pvalue) else float(test.pvalue)
+    return Comparison(column, float(np.mean(before)), float(np.mean(now)), float(test.statistic), p_value)

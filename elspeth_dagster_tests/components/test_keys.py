@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 from dagster._core.definitions.assets.graph.asset_graph import AssetNode
 
+from elspeth_dagster import LLMResource
 from elspeth_dagster.core.assessment import Assessment
+from elspeth_dagster.core.spec import EndpointList
+from elspeth_dagster.resources.llm import on_record
 from elspeth_dagster.stages.batching import aggregate, rows_per_step, shards
+from elspeth_dagster.stages.distributing import ranking
 from elspeth_dagster.stages.merging import merge
 from elspeth_dagster.stages.prompting import messages
 from elspeth_dagster.stages.querying import questions, request, result_fields
@@ -143,6 +147,27 @@ DEFINITIONS: dict[str, Change] = {
     "checks.drift.window": {"checks": {"drift": {"window": 3}}},
     "sensor.every_seconds": {"sensor": {"every_seconds": 5}},
 }
+PRICE = {"input_mtok": 1, "output_mtok": 1}
+ENDPOINTS: dict[str, Change] = {
+    "name": {"name": "other"},
+    "weight": {"weight": 50},
+    "api_key.env": {"api_key": {"env": "OTHER"}},
+    "base_url.env": {"base_url": {"env": "OTHER"}},
+    "azure_endpoint.env": {"azure_endpoint": {"env": "OTHER"}},
+    "azure_deployment": {"azure_deployment": "gpt-4o-sweden"},
+    "azure_ad_token_provider": {"azure_ad_token_provider": "my_project.identity:token"},
+    "api_version": {"api_version": "2025-01-01"},
+    "organization.env": {"organization": {"env": "OTHER"}},
+    "headers.env": {"headers": {"x-team": {"env": "OTHER"}}},
+    "ca_file": {"ca_file": "/etc/ssl/own.pem"},
+    "timeout_seconds": {"timeout_seconds": 7},
+    "max_concurrency": {"max_concurrency": 99},
+    "min_concurrency": {"min_concurrency": 2},
+    "requests_per_minute": {"requests_per_minute": 60},
+    "tokens_per_minute": {"tokens_per_minute": 6000},
+    **{f"price.{name}": {"price": {**PRICE, name: 2}} for name in (*PRICE, "cache_read_mtok", "requests_kcount")},
+}
+"""The keys of one of two endpoints: which resource it is, how many rows it is first for, what the record says of it."""
 IN_TICKS = {
     *("sensor.settled_seconds", "sensor.marker", "sensor.changed"),
     *("source.inbox", "sensor.files", "sensor.max_age_seconds"),
@@ -168,7 +193,24 @@ def leaves() -> set[str]:
 
 
 def test_no_key_is_left_out() -> None:
-    assert leaves() == {*STAGES, *DEFINITIONS, *IN_TICKS, *IN_RUNS}
+    of_endpoints = {f"llm.endpoints.{key}" for key in ENDPOINTS}
+    assert leaves() == {*STAGES, *DEFINITIONS, *IN_TICKS, *IN_RUNS, *of_endpoints}
+
+
+@pytest.mark.parametrize("key", ENDPOINTS)
+def test_a_key_changes_what_an_endpoint_is(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTHER", "http://other.example/v1")
+    is_changed = endpoint({"price": PRICE, **ENDPOINTS[key]})
+    assert is_changed != endpoint({"price": PRICE})
+
+
+def endpoint(settings: Change) -> object:
+    """What an endpoint comes to, beside another one."""
+    declared = EndpointList.model_validate([{"name": "first", **settings}, {"name": "second"}]).root
+    [first, _] = LLMResource(provider="azure", api_key="ours", azure_endpoint="http://ours").members(declared)
+    weighted = [(one.name, one.weight) for one in declared]
+    rows_first = sum(ranking(f"R{n}", weighted)[0] == 0 for n in range(200))
+    return first.llm.model_dump(), rows_first, on_record(first.declared)
 
 
 @pytest.mark.parametrize("key", STAGES)

@@ -32,6 +32,12 @@ def written(folder: Path, *given: pa.RecordBatch) -> list[int]:
     return [found.row_group(number).num_rows for number in range(found.num_row_groups)]
 
 
+def test_columns_are_read_a_row_group_at_a_time_and_none_that_is_not_there(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1, 2, 3], "b": [4, 5, 6]}), tmp_path / "t.parquet", row_group_size=2)
+    pages = list(parquet.read_pages(str(tmp_path / "t.parquet"), ["b", "absent"]))
+    assert [page.to_pydict() for page in pages] == [{"b": []}, {"b": [4, 5]}, {"b": [6]}]
+
+
 @pytest.mark.parametrize(
     ("rows", "text", "groups"),
     [(5000, "short", [20_000, 20_000, 10_000]), (500, "long" * 1000, [2500, 2500])],

@@ -4,5 +4,5 @@ from elspeth_dagster.stages.drifting import compare
 
 
 def test_of_one_number_against_one_nothing_can_be_said() -> None:
-    [one] = compare({"score": [1]}, {"score": [100]})
+    [one] = compare([("score", [100], [1])])
     assert (one.distance, one.p_value) == (1.0, 1.0)

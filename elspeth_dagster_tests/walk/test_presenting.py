@@ -14,6 +14,7 @@ from statistics import mean, pstdev
 from typing import Any
 
 import dagster as dg
+import pyarrow.parquet as pq
 import pytest
 
 from elspeth_dagster.auditing import Audit
@@ -306,6 +307,21 @@ def test_an_answer_that_is_not_as_declared_is_found(
     assert not finding.passed and " rows have answers that their fields don't allow (R10" in finding.told
     assert finding.facts and all(columns[0] in name for name in finding.facts)
     assert forger.audit.within_bounds().passed
+
+
+def test_bounds_are_held_to_every_row_group_of_a_table(watched: Watched, forger: Forger, tmp_path: Path) -> None:
+    [(uri,)] = forger.does("SELECT uri FROM artifacts WHERE run_id = :run AND asset_key = 'trial/results'")
+    table = pq.read_table(uri)
+    changed = table.set_column(
+        table.column_names.index("cs1_clarity_score"), "cs1_clarity_score", [[101, *[50] * (len(table) - 2), 101]]
+    )
+    pq.write_table(changed, tmp_path / "results.parquet", row_group_size=1)
+    forger.does(
+        f"UPDATE artifacts SET uri = '{tmp_path}/results.parquet' WHERE run_id = :run AND asset_key = 'trial/results'"
+    )
+    assert forger.audit.within_bounds().facts == {"cs1_clarity_score_outside": 2}
+    (tmp_path / "results.parquet").write_bytes((tmp_path / "results.parquet").read_bytes()[:-100])
+    assert forger.audit.within_bounds().told.endswith("is not there any more, or can't be read.")
 
 
 def test_a_table_that_is_gone_is_told(watched: Watched, forger: Forger) -> None:
