@@ -159,14 +159,12 @@ def test_the_variables_are_settings_and_no_secret_is_among_them() -> None:
     plain = {entry["name"]: entry["value"] for entry in DEPLOYMENT["env"]}
     secret = {"ELSPETH_LANDSCAPE_URL", "ELSPETH_FINGERPRINT_KEY", "ELSPETH_EXPLORER_TOKEN", "ELSPETH_CELERY_BROKER"}
     assert not {name for name in plain if name in secret or name.endswith(("API_KEY", "ACCESS_KEY", "PASSWORD"))}
-    assert [name for name in plain if name.startswith("ELSPETH_") and name not in (settings.__doc__ or "")] in (
-        [],
-        ["ELSPETH_STORAGE"],  # until storages that hosts share have a setting
-    )
+    assert not [name for name in plain if name.startswith("ELSPETH_") and name not in (settings.__doc__ or "")]
     read = settings.Settings.from_env(
         {**plain, "ELSPETH_LANDSCAPE_URL": "postgresql://db/landscape", "OPENAI_API_KEY": KEY}
     )
     assert (read.provider, read.requests_per_minute, read.max_concurrency) == ("openai", 5000, 64)
+    assert (read.storage or "").startswith("s3://")
     written = (EXAMPLE / "values.yaml").read_text()
     assert not re.search(
         r"(?i)(password|token|api_key): *[\"']?[^\s{#]", written.replace("postgresql-password: of", "")
