@@ -130,7 +130,7 @@ class Writer:
         while not is_over:
             group, after = self._next_group()
             if group:
-                _settle(group, self._commit(group))
+                self._see_to(group)
             if isinstance(after, _Decision):
                 after.settle(self._database)
             is_over = after is None
@@ -150,6 +150,9 @@ class Writer:
                 at_most = max(LEAST_AT_ONCE, self._waiting.qsize() // 2)
             group.append(came)
         return group, group[-1]
+
+    def _see_to(self, group: list[_HandOver]) -> None:
+        _settle(group, self._commit(group))
 
     def _commit(self, group: list[_HandOver]) -> list[AuditError | None]:
         together = _Insertion([fact for hand_over in group for fact in hand_over.facts])

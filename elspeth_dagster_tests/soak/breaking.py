@@ -31,15 +31,14 @@ def ack_before_commit() -> None:
     from elspeth_dagster.landscape import writing
 
     def hasty(_real: Real) -> Real:
-        def run(self: Any) -> None:
-            while group := self._next_group():
-                writing._settle(group, [None] * len(group))
-                time.sleep(MOMENT)
-                self._commit(group)
+        def see_to(self: Any, group: Any) -> None:
+            writing._settle(group, [None] * len(group))
+            time.sleep(MOMENT)
+            self._commit(group)
 
-        return run
+        return see_to
 
-    replace(f"{UNDER}.landscape.writing:Writer._run", hasty)
+    replace(f"{UNDER}.landscape.writing:Writer._see_to", hasty)
 
 
 def send_before_record() -> None:
