@@ -32,7 +32,9 @@ telemetry: {enabled: false}
 nux: {enabled: false}
 run_queue: {dequeue_interval_seconds: 1}
 concurrency: {runs: {max_concurrent_runs: 3}, pools: {granularity: op, default_limit: 2}}
+compute_logs: {module: dagster._core.storage.noop_compute_log_manager, class: NoOpComputeLogManager}
 """
+"""Without compute logs: a run that is stopped would wait for their processes half a minute, twice."""
 IMPATIENT = """
 import sys
 
